@@ -1,0 +1,53 @@
+//! Load generator with drivers for Nezha and etcd, a raw-disk probe, and a status probe.
+//!
+//! `kvctl bench` parses [`BenchArgs`] and calls [`run`]. The load is a closed loop: each client has one operation in
+//! flight and starts the next when it is answered. Values are derived from their keys, so every read is verified.
+#![forbid(unsafe_code)]
+
+mod acks;
+mod args;
+mod disk;
+mod driver;
+mod errors;
+mod histogram;
+mod load;
+mod process;
+mod progress;
+mod report;
+mod size;
+mod status;
+mod values;
+mod workload;
+
+pub use args::{
+    BenchArgs, BenchCommand, Consistency, DiskArgs, DriverKind, GetArgs, LoadArgs, PutArgs, ScanArgs,
+    StatusArgs, Target,
+};
+pub use size::{ParseSizeError, parse_size};
+
+use anyhow::Context;
+
+/// Runs one benchmark command against `endpoints` (`host:port`, or with `http://`) and prints its report on stdout.
+///
+/// Errors: bad arguments, no operation succeeded, or a value that was read differs from the one written for its key.
+/// Blocking: no; the disk probe runs on threads of its own.
+pub async fn run(args: BenchArgs, endpoints: Vec<String>) -> anyhow::Result<()> {
+    match args.command {
+        BenchCommand::Put(put) => load::run(workload::Workload::put(&put)?, &put.load, &endpoints)
+            .await
+            .context("cannot run the put benchmark"),
+        BenchCommand::Get(get) => load::run(workload::Workload::get(&get)?, &get.load, &endpoints)
+            .await
+            .context("cannot run the get benchmark"),
+        BenchCommand::Scan(scan) => load::run(workload::Workload::scan(&scan)?, &scan.load, &endpoints)
+            .await
+            .context("cannot run the scan benchmark"),
+        BenchCommand::Disk(disk) => tokio::task::spawn_blocking(move || disk::run(&disk))
+            .await
+            .context("the disk probe stopped")?
+            .context("cannot run the disk probe"),
+        BenchCommand::Status(status) => status::run(&status, &endpoints)
+            .await
+            .context("cannot read the status"),
+    }
+}

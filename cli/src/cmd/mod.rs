@@ -1,0 +1,11 @@
+//! One file per command.
+
+pub mod bench;
+pub mod del;
+pub mod get;
+pub mod leader;
+pub mod member;
+pub mod purge;
+pub mod put;
+pub mod scan;
+pub mod status;

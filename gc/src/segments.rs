@@ -1,0 +1,133 @@
+//! All sorted value segments of one directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nezha_vlog::fs::Fs;
+use nezha_vlog::{SegmentId, ValueRef};
+
+use crate::error::Error;
+use crate::format;
+use crate::segment::ValueSegment;
+
+/// The sorted value segments of one directory, open for reading.
+#[derive(Debug)]
+pub struct ValueSegments {
+    dir: PathBuf,
+    by_id: BTreeMap<SegmentId, ValueSegment>,
+}
+
+impl ValueSegments {
+    /// Opens all segments in `dir`, creating it if it is missing, and removes incomplete ones.
+    ///
+    /// Errors: `Damage`, `UnknownVersion` or `ForeignFile` for the first file that is not a whole segment.
+    /// Blocking: reads header and trailer of each segment, no records.
+    pub fn open(fs: &Arc<dyn Fs>, dir: &Path) -> Result<ValueSegments, Error> {
+        fs.create_dir_all(dir).map_err(Error::io("create", dir))?;
+        for name in fs.list(dir).map_err(Error::io("list", dir))? {
+            if is_temporary(&name) {
+                let path = dir.join(name);
+                fs.remove(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        ValueSegments::open_read_only(fs, dir)
+    }
+
+    /// Opens all segments in `dir` and changes nothing; incomplete ones are ignored.
+    pub fn open_read_only(fs: &Arc<dyn Fs>, dir: &Path) -> Result<ValueSegments, Error> {
+        let (segments, unreadable) = ValueSegments::open_each(fs, dir)?;
+        match unreadable.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(segments),
+        }
+    }
+
+    /// Opens the segments in `dir` that can be opened, changes nothing, and returns why each of the others cannot.
+    pub fn open_each(fs: &Arc<dyn Fs>, dir: &Path) -> Result<(ValueSegments, Vec<Error>), Error> {
+        let mut by_id = BTreeMap::new();
+        let mut unreadable = Vec::new();
+        for name in fs.list(dir).map_err(Error::io("list", dir))? {
+            if is_temporary(&name) {
+                continue;
+            }
+            let path = dir.join(&name);
+            let opened = match format::parse_file_name(&name) {
+                Some((level, id)) => {
+                    ValueSegment::open(fs.as_ref(), path, level, id).map(|segment| (id, segment))
+                }
+                None => Err(Error::ForeignFile { path }),
+            };
+            match opened {
+                Ok((id, segment)) => drop(by_id.insert(id, segment)),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        Ok((
+            ValueSegments {
+                dir: dir.to_path_buf(),
+                by_id,
+            },
+            unreadable,
+        ))
+    }
+
+    /// Returns the directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the segments in the order of their ids.
+    pub fn segments(&self) -> impl Iterator<Item = &ValueSegment> {
+        self.by_id.values()
+    }
+
+    /// Returns one segment.
+    pub fn get(&self, id: SegmentId) -> Option<&ValueSegment> {
+        self.by_id.get(&id)
+    }
+
+    /// Sum of the file lengths in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.by_id
+            .values()
+            .map(|segment| segment.summary().file_bytes)
+            .sum()
+    }
+
+    /// Reads the value at `at`.
+    ///
+    /// Shape: exactly `at.value_len` bytes.
+    /// Errors: `NoSuchSegment`; `Damage` if the record is not intact or not the one of `key` at `revision`.
+    /// Blocking: one pread.
+    pub fn read_value(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
+        self.segment_of(at)?.read_value(at, key, revision)
+    }
+
+    /// Reads as `read_value`, but only what is in memory: `None` if it would have to wait for the disk.
+    pub fn try_read_value(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Option<Bytes>, Error> {
+        self.segment_of(at)?.try_read_value(at, key, revision)
+    }
+
+    /// Verifies every byte of every segment: header, records in order, table, trailer.
+    ///
+    /// Errors: those of the first segment that is not as it was written.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.by_id
+            .values()
+            .try_for_each(|segment| segment.walk(&mut |_, _| {}))
+    }
+
+    fn segment_of(&self, at: ValueRef) -> Result<&ValueSegment, Error> {
+        self.by_id
+            .get(&at.segment)
+            .ok_or(Error::NoSuchSegment(at.segment))
+    }
+}
+
+fn is_temporary(name: &Path) -> bool {
+    name.as_os_str()
+        .as_encoded_bytes()
+        .ends_with(format::TEMPORARY_SUFFIX.as_bytes())
+}

@@ -1,0 +1,194 @@
+//! A server in this process whose answers each test chooses.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nezha_api::MESSAGE_BYTES_MAX;
+use nezha_api::v1::kv_service_server::{KvService, KvServiceServer};
+use nezha_api::v1::{
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PutRequest, PutResponse, ResponseHeader,
+    ScanRequest, ScanResponse,
+};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
+
+/// Gets the number of the call, from 1, and the request.
+pub type Handler<Q, A> = Box<dyn Fn(u32, Q) -> Answer<A> + Send + Sync>;
+
+/// What a server answers. The default answers that the call is not expected.
+pub struct Script {
+    pub put: Handler<PutRequest, PutResponse>,
+    pub get: Handler<GetRequest, GetResponse>,
+    pub scan: Handler<ScanRequest, Chunks>,
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script {
+            put: unexpected(),
+            get: unexpected(),
+            scan: unexpected(),
+        }
+    }
+}
+
+fn unexpected<Q, A: 'static>() -> Handler<Q, A> {
+    Box::new(|_, _| Box::pin(async { Err(Status::invalid_argument("not expected by this test")) }))
+}
+
+/// A handler without waiting.
+pub fn answer<Q, A: Send + 'static>(
+    make: impl Fn(u32, Q) -> Result<A, Status> + Send + Sync + 'static,
+) -> Handler<Q, A> {
+    Box::new(move |nth, request| {
+        let answer = make(nth, request);
+        Box::pin(async move { answer })
+    })
+}
+
+/// A handler that never answers.
+pub fn hang<Q, A: 'static>() -> Handler<Q, A> {
+    Box::new(|_, _| Box::pin(std::future::pending()))
+}
+
+pub fn header(leader_endpoint: &str) -> Option<ResponseHeader> {
+    Some(ResponseHeader {
+        cluster_id: 7,
+        node_id: 1,
+        term: 2,
+        revision: 10,
+        leader_id: 1,
+        leader_endpoint: leader_endpoint.to_owned(),
+    })
+}
+
+pub fn written(leader_endpoint: &str) -> PutResponse {
+    PutResponse {
+        header: header(leader_endpoint),
+        succeeded: true,
+        mod_revision: 10,
+    }
+}
+
+#[derive(Default)]
+pub struct Counts {
+    pub puts: AtomicU32,
+    pub gets: AtomicU32,
+    pub scans: AtomicU32,
+}
+
+struct Service {
+    script: Script,
+    counts: Arc<Counts>,
+}
+
+#[tonic::async_trait]
+impl KvService for Service {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let nth = self.counts.puts.fetch_add(1, Ordering::SeqCst) + 1;
+        (self.script.put)(nth, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn delete(&self, _: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        Err(Status::invalid_argument("not expected by this test"))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let nth = self.counts.gets.fetch_add(1, Ordering::SeqCst) + 1;
+        (self.script.get)(nth, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type ScanStream = Chunks;
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Chunks>, Status> {
+        let nth = self.counts.scans.fetch_add(1, Ordering::SeqCst) + 1;
+        (self.script.scan)(nth, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+}
+
+/// A running server, with a runtime of its own: dropped, it closes its port and all connections, as a process does.
+pub struct Server {
+    pub endpoint: String,
+    pub counts: Arc<Counts>,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    pub async fn start(script: Script) -> Server {
+        Server::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    pub fn start_on(listener: TcpListener, script: Script) -> Server {
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let counts = Arc::new(Counts::default());
+        let service = KvServiceServer::new(Service {
+            script,
+            counts: counts.clone(),
+        })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let listener = listener.into_std().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        });
+        Server {
+            endpoint,
+            counts,
+            runtime: Some(runtime),
+        }
+    }
+
+    pub fn puts(&self) -> u32 {
+        self.counts.puts.load(Ordering::SeqCst)
+    }
+
+    pub fn gets(&self) -> u32 {
+        self.counts.gets.load(Ordering::SeqCst)
+    }
+
+    pub fn scans(&self) -> u32 {
+        self.counts.scans.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Returns an address on which nobody listens.
+pub async fn closed_endpoint() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}

@@ -1,0 +1,50 @@
+#!/bin/bash
+# Installs with apt what is missing. Usage: deps.sh build [test]. Does nothing, without network, when all is there.
+set -euo pipefail
+
+missing=()
+need_command() { # command, Debian package
+    if ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; then missing+=("$2"); fi
+}
+
+for group in "$@"; do
+    case "$group" in
+    build)
+        need_command cc gcc
+        need_command c++ g++
+        need_command make make
+        # etcd-client (the benchmark's driver for etcd) compiles its own .proto files with protoc; ours need none.
+        need_command protoc protobuf-compiler
+        # bindgen (librocksdb-sys) loads libclang at build time and wants clang's own headers.
+        if ! compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null || ! compgen -G "/usr/lib/llvm-*/lib/clang/*/include" >/dev/null; then
+            missing+=(libclang-dev)
+        fi
+        ;;
+    test)
+        need_command strace strace
+        need_command ip iproute2
+        need_command nft nftables
+        need_command mkfs.ext4 e2fsprogs
+        need_command losetup mount
+        ;;
+    *)
+        echo "deps.sh: unknown group $group" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if ! command -v cargo >/dev/null; then
+    echo "cargo is missing: install Rust 1.90 or newer (https://rustup.rs), then run this again" >&2
+    exit 1
+fi
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "installing: ${missing[*]}"
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "not root: run  apt-get install ${missing[*]}  and try again" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi

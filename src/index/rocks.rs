@@ -1,0 +1,349 @@
+//! The index engine of the node: RocksDB with its write-ahead log off.
+//!
+//! Everything is in one column family, so that one write batch lands in one memtable and memtables become durable in
+//! order: after a crash RocksDB holds an exact prefix of the batches, their applied ids included.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use nezha_vlog::{LogId, SegmentId};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::format::{self, Malformed};
+use super::live::LiveBytes;
+use super::rocks_options::RocksOptions;
+use super::{AppliedState, FORMAT_VERSION, Index, IndexEntry, IndexError, ScanItem, ScanRange, WriteSet};
+
+const FAMILY: &str = "default";
+
+/// A RocksDB directory that holds one index.
+///
+/// Dropping it flushes, as RocksDB does when its log is off; a process that stops because its log is poisoned must exit
+/// without dropping it (I7).
+pub struct RocksIndex {
+    db: DB,
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+/// In memory what the meta records hold, so that nobody reads them back.
+struct Inner {
+    state: AppliedState,
+    live: LiveBytes,
+    flushed: Option<LogId>,
+}
+
+impl RocksIndex {
+    /// Opens the index in `dir`, creating it if there is none.
+    ///
+    /// Errors: `UnknownFormat`, `Corrupt`, or `Engine` if RocksDB cannot open it.
+    pub fn open(dir: &Path, options: &RocksOptions) -> Result<RocksIndex, IndexError> {
+        RocksIndex::open_with(dir, options.build())
+    }
+
+    pub(super) fn open_with(dir: &Path, mut options: rocksdb::Options) -> Result<RocksIndex, IndexError> {
+        options.create_if_missing(true);
+        let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
+        let db = DB::open_cf_descriptors(&options, dir, [family]).map_err(|e| failure("open", dir, &e))?;
+        let index = RocksIndex::load(db, dir)?;
+        if index.check_format()? == Content::Empty {
+            index.write("create", {
+                let mut batch = WriteBatch::default();
+                batch.put(format::KEY_FORMAT, format::encode_format());
+                batch
+            })?;
+        }
+        Ok(index)
+    }
+
+    /// Opens the index of a stopped node without changing a byte of it. `commit` and `flush` fail.
+    pub fn open_read_only(dir: &Path, options: &RocksOptions) -> Result<RocksIndex, IndexError> {
+        let options = options.build();
+        let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
+        let db = DB::open_cf_descriptors_read_only(&options, dir, [family], false)
+            .map_err(|e| failure("open", dir, &e))?;
+        let index = RocksIndex::load(db, dir)?;
+        index.check_format()?;
+        Ok(index)
+    }
+
+    fn load(db: DB, dir: &Path) -> Result<RocksIndex, IndexError> {
+        let dir = dir.to_path_buf();
+        let state = read_state(&dir, |key| db.get(key))?;
+        let mut records = Vec::new();
+        let from = IteratorMode::From(format::PREFIX_LIVE, rocksdb::Direction::Forward);
+        for record in db.iterator(from) {
+            let (key, value) = record.map_err(|e| failure("open", &dir, &e))?;
+            if !key.starts_with(format::PREFIX_LIVE) {
+                break;
+            }
+            records.push((key, value));
+        }
+        let live = format::collect_live(records.iter().map(|(key, value)| (&key[..], &value[..])))
+            .map_err(|e| malformed(&dir, e))?;
+        let flushed = state.applied;
+        Ok(RocksIndex {
+            db,
+            dir,
+            inner: Mutex::new(Inner {
+                state,
+                live: LiveBytes::new(live),
+                flushed,
+            }),
+        })
+    }
+
+    fn check_format(&self) -> Result<Content, IndexError> {
+        match self
+            .db
+            .get(format::KEY_FORMAT)
+            .map_err(|e| failure("open", &self.dir, &e))?
+        {
+            Some(bytes) => match format::decode_format(&bytes).map_err(|e| malformed(&self.dir, e))? {
+                FORMAT_VERSION => Ok(Content::Known),
+                found => Err(IndexError::UnknownFormat {
+                    dir: self.dir.clone(),
+                    found,
+                    supported: FORMAT_VERSION,
+                }),
+            },
+            None => match self.db.iterator(IteratorMode::Start).next() {
+                None => Ok(Content::Empty),
+                Some(Err(e)) => Err(failure("open", &self.dir, &e)),
+                // The format record is in the first batch ever written; without it this is another program's data.
+                Some(Ok(_)) => Err(IndexError::Corrupt {
+                    file: self.dir.clone(),
+                    offset: 0,
+                    reason: "no format record in front of the data".to_owned(),
+                }),
+            },
+        }
+    }
+
+    fn write(&self, op: &'static str, batch: WriteBatch) -> Result<(), IndexError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db
+            .write_opt(batch, &options)
+            .map_err(|e| failure(op, &self.dir, &e))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Only a broken invariant panics under the lock, before anything is changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<IndexEntry, IndexError> {
+        format::decode_entry(bytes).map_err(|e| malformed(&self.dir, e))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Empty,
+    Known,
+}
+
+impl Index for RocksIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<IndexEntry>, IndexError> {
+        let found = self
+            .db
+            .get_pinned(format::user_key(key))
+            .map_err(|e| failure("get", &self.dir, &e))?;
+        found.map(|bytes| self.decode(&bytes)).transpose()
+    }
+
+    fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<IndexEntry>>, IndexError> {
+        if let [key] = keys {
+            return Ok(vec![self.get(key)?]);
+        }
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| format::user_key(key)).collect();
+        let family = self.db.cf_handle(FAMILY).expect("the default family was opened");
+        let found = self.db.batched_multi_get_cf(family, keys.iter(), false);
+        found
+            .into_iter()
+            .map(
+                |result| match result.map_err(|e| failure("multi-get", &self.dir, &e))? {
+                    Some(bytes) => self.decode(&bytes).map(Some),
+                    None => Ok(None),
+                },
+            )
+            .collect()
+    }
+
+    fn state(&self) -> AppliedState {
+        self.lock().state.clone()
+    }
+
+    fn live_bytes(&self) -> BTreeMap<SegmentId, u64> {
+        self.lock().live.by_segment().clone()
+    }
+
+    fn commit(&self, set: WriteSet) -> Result<(), IndexError> {
+        let mut batch = WriteBatch::default();
+        for (key, entry) in &set.entries {
+            match entry {
+                Some(entry) => batch.put(format::user_key(key), format::encode_entry(entry)),
+                None => batch.delete(format::user_key(key)),
+            }
+        }
+        // One caller at a time: nothing changes between this copy and the end. No lock during the write, because
+        // readers ask for the state.
+        let (mut live, membership_log_id) = {
+            let inner = self.lock();
+            (inner.live.clone(), inner.state.membership_log_id)
+        };
+        for (segment, bytes) in live.add(&set.live_delta) {
+            match format::encode_live(segment, bytes) {
+                (key, Some(value)) => batch.put(key, value),
+                (key, None) => batch.delete(key),
+            }
+        }
+        batch.put(format::KEY_STATE, format::encode_state(&set.state));
+        if membership_log_id != set.state.membership_log_id {
+            batch.put(format::KEY_MEMBERSHIP, format::encode_membership(&set.state));
+        }
+        self.write("commit", batch)?;
+        let mut inner = self.lock();
+        inner.live = live;
+        inner.state = set.state;
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(ScanItem) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let snapshot = self.db.snapshot();
+        let view = read_state(&self.dir, |key| snapshot.get(key))?;
+        if visit(ScanItem::View(view)).is_break() || range.is_empty() {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(lower_bound(&range.start));
+        options.set_iterate_upper_bound(upper_bound(&range.end));
+        let mut rows = snapshot.raw_iterator_opt(options);
+        if range.reverse {
+            rows.seek_to_last();
+        } else {
+            rows.seek_to_first();
+        }
+        while let Some((key, value)) = rows.item() {
+            let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
+            let entry = self.decode(value)?;
+            if visit(ScanItem::Row { key, entry }).is_break() {
+                break;
+            }
+            if range.reverse {
+                rows.prev();
+            } else {
+                rows.next();
+            }
+        }
+        rows.status().map_err(|e| failure("scan", &self.dir, &e))
+    }
+
+    fn flush(&self) -> Result<Option<LogId>, IndexError> {
+        let applied = self.lock().state.applied;
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db
+            .flush_opt(&options)
+            .map_err(|e| failure("flush", &self.dir, &e))?;
+        let mut inner = self.lock();
+        // Two flushes may overlap; the later captured id wins.
+        if inner.flushed.map(|id| id.index) < applied.map(|id| id.index) {
+            inner.flushed = applied;
+        }
+        Ok(applied)
+    }
+
+    fn flushed(&self) -> Option<LogId> {
+        self.lock().flushed
+    }
+}
+
+fn read_state(
+    dir: &Path,
+    read: impl Fn(&'static [u8]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
+) -> Result<AppliedState, IndexError> {
+    let state = read(format::KEY_STATE).map_err(|e| failure("read state", dir, &e))?;
+    let membership = read(format::KEY_MEMBERSHIP).map_err(|e| failure("read state", dir, &e))?;
+    format::decode_state(state.as_deref(), membership.as_deref()).map_err(|e| malformed(dir, e))
+}
+
+fn lower_bound(start: &Bound<Bytes>) -> Vec<u8> {
+    match start {
+        Bound::Unbounded => vec![format::PREFIX_KEYS],
+        Bound::Included(key) => format::user_key(key),
+        Bound::Excluded(key) => just_after(key),
+    }
+}
+
+fn upper_bound(end: &Bound<Bytes>) -> Vec<u8> {
+    match end {
+        Bound::Unbounded => format::END_OF_KEYS.to_vec(),
+        Bound::Included(key) => just_after(key),
+        Bound::Excluded(key) => format::user_key(key),
+    }
+}
+
+fn just_after(key: &[u8]) -> Vec<u8> {
+    let mut out = format::user_key(key);
+    out.push(0);
+    out
+}
+
+fn malformed(dir: &Path, error: Malformed) -> IndexError {
+    IndexError::Corrupt {
+        file: dir.to_path_buf(),
+        offset: 0,
+        reason: error.to_string(),
+    }
+}
+
+fn failure(op: &'static str, dir: &Path, error: &rocksdb::Error) -> IndexError {
+    let detail = error.to_string();
+    if error.kind() != ErrorKind::Corruption {
+        return IndexError::Engine {
+            op,
+            dir: dir.to_path_buf(),
+            detail,
+        };
+    }
+    let (file, offset) = damaged_place(&detail).unwrap_or_else(|| (dir.to_path_buf(), 0));
+    IndexError::Corrupt {
+        file,
+        offset,
+        reason: format!("{op}: {detail}"),
+    }
+}
+
+/// Finds "... in FILE offset N size M" in RocksDB's words about a bad block.
+fn damaged_place(detail: &str) -> Option<(PathBuf, u64)> {
+    let (before, after) = detail.split_once(" offset ")?;
+    let (_, file) = before.rsplit_once(" in ")?;
+    let offset = after.split(' ').next()?.parse().ok()?;
+    Some((PathBuf::from(file), offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_file_and_offset_of_a_bad_block() {
+        let detail = "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 4  in /d/000012.sst offset 4096 size 77";
+        assert_eq!(
+            damaged_place(detail),
+            Some((PathBuf::from("/d/000012.sst"), 4096))
+        );
+        assert_eq!(damaged_place("Corruption: something else"), None);
+    }
+}

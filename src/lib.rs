@@ -1,0 +1,13 @@
+//! The Nezha node.
+#![forbid(unsafe_code)]
+
+pub mod bootstrap;
+pub mod config;
+pub mod identity;
+pub mod index;
+pub mod local;
+pub mod node;
+pub mod offline;
+pub mod raft;
+pub mod server;
+pub mod store;

@@ -1,0 +1,187 @@
+//! `kvd`: a Nezha node, a cluster on one machine, and checks of a stopped node's files.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use nezha::config::{Config, LogFormat, Options};
+use nezha::local::{self, LocalOptions};
+use nezha::node::{self, exit};
+use nezha::offline::{self, DumpFormat, OfflineError};
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  A cluster of three on this machine, to try things out:
+    kvd local --nodes 3 --data-dir ./demo
+
+  One of three machines of a new cluster (the same list on each):
+    kvd --name n1 --data-dir /var/lib/nezha --listen-client 10.0.0.1:7379 --listen-peer 10.0.0.1:7380 \\
+        --initial-cluster n1=10.0.0.1:7380,n2=10.0.0.2:7380,n3=10.0.0.3:7380
+
+  A fourth one, later:
+    kvctl --endpoints 10.0.0.1:7379 member add n4 --peer-addr 10.0.0.4:7380 --client-addr 10.0.0.4:7379
+    kvd --name n4 --data-dir /var/lib/nezha --listen-client 10.0.0.4:7379 --listen-peer 10.0.0.4:7380 \\
+        --join 10.0.0.1:7379
+
+  The files of a stopped node:
+    kvd check /var/lib/nezha
+
+Every option of a node may also be an environment variable (--data-dir: KVD_DATA_DIR) or a key of the TOML file that
+--config names (data-dir = \"...\"). Flags win over the environment, the environment over the file.
+
+Exit codes: 0 stopped as told; 1 other; 2 usage; 10 no space to start; 11 a write or sync of the log failed; 12 damaged
+data or unknown format; 13 the directory of another node or cluster, or a wiped one; 14 the directory is in use; 15 a
+port is in use.";
+
+#[derive(Parser)]
+#[command(
+    name = "kvd",
+    version,
+    about = "Nezha: a replicated key-value store that writes every value once"
+)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one node; the same as kvd without a command
+    #[command(after_help = EXAMPLES)]
+    Serve(Box<Options>),
+    /// Runs a cluster on this machine, one process per node
+    Local(LocalOptions),
+    /// Verifies every frame, record, reference and checksum of a stopped node
+    #[command(after_help = "Example:\n  kvd check demo/n1\n\nExit codes: 0 sound; 12 damaged.")]
+    Check(Offline),
+    /// Prints what the files of a stopped node hold
+    #[command(after_help = "Example:\n  kvd dump demo/n1 --json | less")]
+    Dump(Offline),
+}
+
+/// Which files, and how to print them.
+#[derive(Args)]
+struct Offline {
+    /// Data directory of the stopped node
+    dir: PathBuf,
+    /// Print JSON instead of text; dump prints one object per line
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() {
+    let cli = Cli::parse();
+    let code = match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(options)) => serve(*options),
+        Some(Command::Local(options)) => local::run(&options),
+        Some(Command::Check(offline)) => check(&offline),
+        Some(Command::Dump(offline)) => dump(&offline),
+    };
+    // Not by returning: threads that still run must not delay the end, and no destructor may write any more.
+    std::process::exit(code);
+}
+
+fn serve(options: Options) -> i32 {
+    let config = match options.resolve(|name| std::env::var_os(name)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("kvd: {error}");
+            return exit::USAGE;
+        }
+    };
+    if let Err(error) = start_logging(&config) {
+        eprintln!("kvd: --log-level {}: {error}", config.log_level);
+        return exit::USAGE;
+    }
+    end_on_panic();
+    local::die_with_parent();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("kvd")
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("kvd: cannot start threads: {error}");
+            return exit::OTHER;
+        }
+    };
+    let json = config.log_format == LogFormat::Json;
+    let Err(error) = runtime.block_on(node::run(config)) else {
+        return 0;
+    };
+    let code = error.exit_code();
+    // Once, in the form that is read here.
+    match json {
+        true => tracing::error!(%error, code, "stopping"),
+        false => eprintln!("kvd: {error}"),
+    }
+    code
+}
+
+fn check(offline: &Offline) -> i32 {
+    let report = match offline::check(&offline.dir) {
+        Ok(report) => report,
+        Err(error) => return refuse(&error),
+    };
+    match offline.json {
+        true => match serde_json::to_string_pretty(&report) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("kvd: cannot print the report: {error}"),
+        },
+        false => println!("{report}"),
+    }
+    if report.is_sound() { 0 } else { exit::DATA_REFUSED }
+}
+
+fn dump(offline: &Offline) -> i32 {
+    let format = if offline.json {
+        DumpFormat::JsonLines
+    } else {
+        DumpFormat::Text
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match offline::dump(&offline.dir, format, &mut out) {
+        Ok(()) => 0,
+        // The reader has seen enough: `kvd dump DIR | head`.
+        Err(OfflineError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &OfflineError) -> i32 {
+    eprintln!("kvd: {error}");
+    node::offline_exit_code(error)
+}
+
+fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&config.log_level)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Makes a panic anywhere the end of the process.
+///
+/// A task that vanishes would leave a node that looks alive: it would keep its leadership and answer nobody.
+fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(%panic, %backtrace, "a broken invariant: ending the process");
+        std::process::abort();
+    }));
+}

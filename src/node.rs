@@ -1,0 +1,644 @@
+//! One node: put together, started, stopped in good order.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nezha_api::MESSAGE_BYTES_MAX;
+use nezha_api::peer::peer_service_server::PeerServiceServer;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::bootstrap::{self, BootError, Established};
+use crate::config::{Config, MIB};
+use crate::identity::{DataDir, Identity, IdentityError};
+use crate::index::{IndexError, RocksEngine, RocksOptions};
+use crate::offline::OfflineError;
+use crate::raft::{AdminError, Consensus, PeerIdentity, PeerServer, Settings, StartError};
+use crate::server::{self, CLIENT_PORT, Context, Front, PEER_PORT, PeerPort, disk_free_bytes};
+use crate::store::{Store, StoreError, StoreOptions};
+
+/// Exit codes of kvd. Part of its interface: scripts and supervisors act on them.
+pub mod exit {
+    /// Something that none of the others names.
+    pub const OTHER: i32 = 1;
+    /// Options that make no configuration.
+    pub const USAGE: i32 = 2;
+    /// No space to start.
+    pub const NO_SPACE: i32 = 10;
+    /// A write or sync of the log failed: what was not synced is not acknowledged, and the process stops.
+    pub const LOG_FAILED: i32 = crate::raft::EXIT_LOG_FAILED;
+    /// Data that cannot be used: damaged, or of an unknown format.
+    pub const DATA_REFUSED: i32 = 12;
+    /// The directory belongs to another node or cluster, or was wiped.
+    pub const WRONG_DIRECTORY: i32 = crate::raft::EXIT_REFUSED;
+    /// Another process uses the directory.
+    pub const LOCKED: i32 = 14;
+    /// A port is taken.
+    pub const PORT_IN_USE: i32 = 15;
+}
+
+/// A node does not start with less free space.
+const START_FREE_BYTES_MIN: u64 = 64 * MIB;
+/// The last part of a stop, after drain and leader transfer: closing files. Then the process ends anyway: nothing that
+/// was acknowledged depends on it.
+const CLOSE_WAIT: Duration = Duration::from_secs(120);
+/// How long connections may take to close at the end of a stop.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
+/// How often stores that a snapshot has replaced are looked at for removal.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why a node does not run, or stopped.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The directory, or this node's right to it.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Log, index or values.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Raft refused to start.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+    /// Raft refused to form the cluster, or stopped while it started.
+    #[error("forming the cluster failed: {0}")]
+    Form(#[from] AdminError),
+    /// A port cannot be listened on.
+    #[error("cannot listen on {addr} ({option}): {source}. Next: {next}")]
+    Port {
+        /// The address.
+        addr: String,
+        /// The option that names it.
+        option: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+        /// What to do.
+        next: &'static str,
+    },
+    /// Too little space to start.
+    #[error(
+        "no space: {dir} is on a file system with {free} bytes free, kvd needs {needed} to start. Next: free some space on that file system, or move \
+         the directory to a larger one and start with --data-dir there"
+    )]
+    NoSpace {
+        /// The directory.
+        dir: String,
+        /// Free bytes.
+        free: u64,
+        /// Needed bytes.
+        needed: u64,
+    },
+    /// The operating system refused something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Raft stopped by itself.
+    #[error("Raft stopped: {reason}. Next: see the log above; start the node again once the cause is gone")]
+    RaftStopped {
+        /// Why.
+        reason: String,
+        /// The log could not be written.
+        log_failed: bool,
+    },
+}
+
+impl NodeError {
+    /// The exit code that goes with it.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Boot(BootError::Identity(error)) | Self::Store(StoreError::Identity(error)) => {
+                identity_exit(error)
+            }
+            Self::Boot(BootError::NoOrigin { .. } | BootError::OtherAddress { .. }) => exit::USAGE,
+            Self::Boot(_) => exit::WRONG_DIRECTORY,
+            Self::Store(error) if is_no_space(error) => exit::NO_SPACE,
+            Self::Store(
+                StoreError::Refused { .. } | StoreError::NoStore { .. } | StoreError::Damage { .. },
+            ) => exit::DATA_REFUSED,
+            Self::Store(StoreError::Index(IndexError::UnknownFormat { .. })) => exit::DATA_REFUSED,
+            Self::Store(StoreError::Log(_) | StoreError::Values(_)) => exit::DATA_REFUSED,
+            Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => exit::PORT_IN_USE,
+            Self::NoSpace { .. } => exit::NO_SPACE,
+            Self::RaftStopped { log_failed: true, .. } => exit::LOG_FAILED,
+            _ => exit::OTHER,
+        }
+    }
+}
+
+fn identity_exit(error: &IdentityError) -> i32 {
+    match error {
+        IdentityError::Locked { .. } => exit::LOCKED,
+        IdentityError::Damage { .. } | IdentityError::UnknownVersion { .. } => exit::DATA_REFUSED,
+        IdentityError::Missing { .. }
+        | IdentityError::OtherNode { .. }
+        | IdentityError::OtherCluster { .. } => exit::WRONG_DIRECTORY,
+        error if is_no_space(error) => exit::NO_SPACE,
+        _ => exit::OTHER,
+    }
+}
+
+/// The exit code of `kvd check` and `kvd dump` when they cannot look at a directory.
+pub fn offline_exit_code(error: &OfflineError) -> i32 {
+    match error {
+        OfflineError::Identity(error) => identity_exit(error),
+        OfflineError::NoNode { .. } => exit::WRONG_DIRECTORY,
+        OfflineError::Output(_) => exit::OTHER,
+        OfflineError::Store(_) | OfflineError::Log(_) | OfflineError::Values(_) | OfflineError::Index(_) => {
+            exit::DATA_REFUSED
+        }
+    }
+}
+
+/// Whether the operating system said, somewhere below `error`, that the disk is full.
+fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+    })
+}
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT; a second signal ends the process at once.
+///
+/// Errors: see [`NodeError`]; each names its reason and next step, and has an exit code.
+pub async fn run(config: Config) -> Result<(), NodeError> {
+    let mut stop = Stop::listen()?;
+    tokio::select! {
+        started = Node::start(config) => {
+            let mut node = started?;
+            tokio::select! {
+                reason = node.raft_stopped() => Err(node.fatal(reason)),
+                signal = stop.wait() => {
+                    tracing::info!(signal, "stopping; a second signal ends the process at once");
+                    tokio::spawn(async move {
+                        stop.wait().await;
+                        tracing::warn!("second signal: ending at once");
+                        std::process::exit(exit::OTHER);
+                    });
+                    node.stop().await;
+                    Ok(())
+                }
+            }
+        }
+        signal = stop.wait() => {
+            tracing::info!(signal, "stopped before the node had started");
+            Ok(())
+        }
+    }
+}
+
+/// The signals that end a node.
+struct Stop {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, NodeError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| NodeError::System {
+                what: "cannot listen for signals".to_owned(),
+                source,
+            })
+        };
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A port that is being served.
+struct Port {
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Port {
+    async fn close(self) {
+        self.stop.send_replace(true);
+        // Connections that do not close in time end with the process.
+        drop(tokio::time::timeout(GOODBYE_WAIT, self.serving).await);
+    }
+}
+
+/// A running node.
+struct Node {
+    context: Arc<Context>,
+    raft: JoinHandle<String>,
+    clients: Port,
+    members: Port,
+    stop_wait: Duration,
+    /// Holds the directory's lock.
+    _data: Arc<DataDir>,
+}
+
+impl Node {
+    /// Starts a node: directory, ports, identity, store, Raft, services, in this order.
+    async fn start(config: Config) -> Result<Self, NodeError> {
+        check_space(&config.data_dir)?;
+        let dir = config.data_dir.clone();
+        let data = blocking("opening the data directory", move || DataDir::open(&dir)).await?;
+        let data = Arc::new(data.map_err(BootError::from)?);
+        let found = bootstrap::existing(&config, &data)?;
+        let client_listener = listen(&config.listen_client, "--listen-client").await?;
+        let peer_listener = listen(&config.listen_peer, "--listen-peer").await?;
+        let incarnation = found
+            .as_ref()
+            .map_or_else(|| rand::random_range(1..=u64::MAX), |found| found.incarnation);
+        let front = Front::new(&config.name);
+        let peer_port = PeerPort::new(&config.name, &config.advertise_client, incarnation);
+        let message_bytes_max = MESSAGE_BYTES_MAX;
+        let peer_service = PeerServiceServer::new(peer_port.clone())
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        let clients = open_port(client_listener, CLIENT_PORT, front.clone());
+        let members = open_port(peer_listener, PEER_PORT, peer_service);
+        tracing::info!(
+            name = config.name,
+            clients = config.listen_client,
+            members = config.listen_peer,
+            data = %config.data_dir.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+
+        let Established { identity, others } = match found {
+            Some(identity) => Established {
+                identity,
+                others: bootstrap::stated_others(&config),
+            },
+            None => bootstrap::establish(&config, &data, incarnation).await?,
+        };
+        let (store, writer) = open_store(&config, &data).await?;
+        let peers = Arc::new(data.peers().map_err(BootError::from)?);
+        let peer_server = PeerServer::new(Arc::new(PeerIdentity {
+            cluster_id: identity.cluster_id,
+            node_id: identity.node_id,
+            incarnation: identity.incarnation,
+            peers,
+        }));
+        peer_port.open(peer_server.clone());
+        if is_untouched(&store) {
+            bootstrap::introduce(&identity, &others).await?;
+        }
+        let settings = raft_settings(&config, message_bytes_max);
+        let consensus = Consensus::start(&settings, store.clone(), writer, &peer_server).await?;
+        form_cluster(&config, &identity, &consensus).await?;
+        let context = Arc::new(Context::new(
+            &config,
+            identity.cluster_id,
+            identity.node_id,
+            consensus,
+            store,
+        ));
+        front.open(&context);
+        let raft = tokio::spawn({
+            let context = context.clone();
+            async move { context.follow_raft().await }
+        });
+        tokio::spawn(become_ready(context.clone()));
+        tokio::spawn(sweep(context.store.clone()));
+        Ok(Self {
+            context,
+            raft,
+            clients,
+            members,
+            stop_wait: config.stop_wait,
+            _data: data,
+        })
+    }
+
+    async fn raft_stopped(&mut self) -> String {
+        match (&mut self.raft).await {
+            Ok(reason) => reason,
+            Err(error) => format!("the task that follows it ended: {error}"),
+        }
+    }
+
+    fn fatal(&self, reason: String) -> NodeError {
+        NodeError::RaftStopped {
+            reason,
+            log_failed: self.context.store.log().is_poisoned(),
+        }
+    }
+
+    /// Stops in good order: no new requests, those in flight are answered, another voter takes the lead, the index is
+    /// flushed, connections close.
+    async fn stop(self) {
+        let context = &self.context;
+        context.stop_admission();
+        if !context.requests.drained(self.stop_wait).await {
+            tracing::warn!(
+                bytes = context.requests.taken(),
+                "requests are still in flight; their outcome is unknown"
+            );
+        }
+        // Ends with the first change that follows; who asks meanwhile is told that this node stops.
+        self.raft.abort();
+        if tokio::time::timeout(CLOSE_WAIT, context.consensus.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                seconds = CLOSE_WAIT.as_secs(),
+                "closing the files took too long; ending without it"
+            );
+        }
+        self.clients.close().await;
+        self.members.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NodeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| NodeError::System {
+        what: what.to_owned(),
+        source: io::Error::other(e),
+    })
+}
+
+/// Refuses to start on a file system that is full, before anything is written to it.
+fn check_space(data_dir: &Path) -> Result<(), NodeError> {
+    let mut dir = data_dir;
+    // The directory may not be there yet; what counts is where it will be.
+    while !dir.as_os_str().is_empty() && !dir.exists() {
+        let Some(parent) = dir.parent() else { break };
+        dir = parent;
+    }
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let free = disk_free_bytes(dir).map_err(|source| NodeError::System {
+        what: format!("cannot tell the free space of {}", dir.display()),
+        source,
+    })?;
+    if free < START_FREE_BYTES_MIN {
+        return Err(NodeError::NoSpace {
+            dir: data_dir.display().to_string(),
+            free,
+            needed: START_FREE_BYTES_MIN,
+        });
+    }
+    Ok(())
+}
+
+async fn listen(addr: &str, option: &'static str) -> Result<TcpListener, NodeError> {
+    let refused = |source: io::Error| {
+        let next = match source.kind() {
+            io::ErrorKind::AddrInUse => "stop the process that uses the port, or choose another",
+            _ => "check that the address is one of this machine's",
+        };
+        NodeError::Port {
+            addr: addr.to_owned(),
+            option,
+            source,
+            next,
+        }
+    };
+    let listener = TcpListener::bind(addr).await.map_err(refused)?;
+    if let Ok(bound) = listener.local_addr()
+        && !bound.ip().is_loopback()
+    {
+        tracing::warn!(
+            %bound,
+            "{option}: this port speaks plaintext without authentication, and is open beyond this machine; keep it \
+             within a network that you trust"
+        );
+    }
+    Ok(listener)
+}
+
+fn open_port<S>(listener: TcpListener, limits: server::PortLimits, service: S) -> Port
+where
+    S: tonic::codegen::Service<
+            tonic::codegen::http::Request<tonic::body::Body>,
+            Response = tonic::codegen::http::Response<tonic::body::Body>,
+        > + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    S::Error: Into<tonic::codegen::StdError> + Send + 'static,
+{
+    let (stop, mut stopped) = watch::channel(false);
+    let serving = tokio::spawn(server::serve(listener, limits, service, async move {
+        // An error means that the port's handle is gone: stop as well.
+        drop(stopped.wait_for(|stop| *stop).await);
+    }));
+    Port { serving, stop }
+}
+
+async fn open_store(
+    config: &Config,
+    data: &Arc<DataDir>,
+) -> Result<(Arc<Store>, nezha_vlog::Writer), NodeError> {
+    let log = nezha_vlog::Options::default()
+        .with_segment_bytes(config.log_segment_bytes)
+        .with_cache_bytes(config.log_cache_bytes);
+    let options = StoreOptions {
+        log,
+        ..StoreOptions::default()
+    };
+    let data = data.clone();
+    let opened = blocking("opening the store", move || {
+        let engine = Arc::new(RocksEngine::new(&RocksOptions::default()));
+        Store::open(data, engine, options)
+    });
+    let (store, writer, recovered) = opened.await??;
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(
+            ?cut,
+            "the end of the log was torn and is cut: nothing that was acknowledged was there"
+        );
+    }
+    let (segments, last) = (
+        recovered.segments.len(),
+        recovered.last.map_or(0, |last| last.index),
+    );
+    tracing::info!(case = ?recovered.case, segments, last, "log opened");
+    Ok((Arc::new(store), writer))
+}
+
+fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        heartbeat_ms: millis(config.heartbeat),
+        election_ms_min: millis(config.election_timeout),
+        election_ms_max: millis(config.election_timeout) * 2,
+        message_bytes_max,
+        ..Settings::default()
+    }
+}
+
+/// True until this node has taken part in anything.
+fn is_untouched(store: &Store) -> bool {
+    store.log().last_log_id().is_none()
+        && store.log().vote().is_none()
+        && store.index().state().applied.is_none()
+}
+
+/// Forms the cluster, when it is new and this node is the one to do so.
+async fn form_cluster(config: &Config, identity: &Identity, consensus: &Consensus) -> Result<(), NodeError> {
+    if consensus.is_initialized().await? {
+        return Ok(());
+    }
+    if let Some(members) = bootstrap::founders(config, identity).await? {
+        tracing::info!(members = members.len(), "forming the cluster");
+        consensus.initialize(members).await?;
+    }
+    Ok(())
+}
+
+async fn become_ready(context: Arc<Context>) {
+    match context.consensus.wait_ready().await {
+        Ok(()) => {
+            context.set_ready();
+            tracing::info!("caught up with what was committed before the start");
+        }
+        Err(error) => tracing::error!(%error, "not ready"),
+    }
+}
+
+/// Removes stores that a received snapshot has replaced, once nobody reads from them.
+async fn sweep(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.sweep()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "removing a replaced store failed; the next start does it")
+            }
+            Err(error) => tracing::warn!(%error, "sweeping ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_their_own_exit_codes() {
+        let dir = || "d".into();
+        let boot = |error: IdentityError| NodeError::Boot(error.into());
+        let cases = [
+            (
+                boot(IdentityError::Locked {
+                    dir: dir(),
+                    holder: Some(1),
+                }),
+                exit::LOCKED,
+            ),
+            (
+                boot(IdentityError::OtherCluster {
+                    dir: dir(),
+                    found: 1,
+                    wanted: 2,
+                }),
+                exit::WRONG_DIRECTORY,
+            ),
+            (
+                boot(IdentityError::UnknownVersion {
+                    path: dir(),
+                    found: 9,
+                    supported: 1,
+                }),
+                exit::DATA_REFUSED,
+            ),
+            (
+                NodeError::Boot(BootError::Wiped {
+                    name: "n1".into(),
+                    id: 1,
+                    by: "h:1".into(),
+                    known: 1,
+                    ours: 2,
+                }),
+                exit::WRONG_DIRECTORY,
+            ),
+            (
+                NodeError::Boot(BootError::NoOrigin {
+                    dir: "d".into(),
+                    name: "n".into(),
+                }),
+                exit::USAGE,
+            ),
+            (
+                NodeError::Store(StoreError::Damage {
+                    file: dir(),
+                    offset: 7,
+                    reason: "x".into(),
+                }),
+                exit::DATA_REFUSED,
+            ),
+            (
+                NodeError::Port {
+                    addr: "h:1".into(),
+                    option: "--listen-client",
+                    source: io::ErrorKind::AddrInUse.into(),
+                    next: "",
+                },
+                exit::PORT_IN_USE,
+            ),
+            (
+                NodeError::NoSpace {
+                    dir: "d".into(),
+                    free: 1,
+                    needed: 2,
+                },
+                exit::NO_SPACE,
+            ),
+            (
+                NodeError::RaftStopped {
+                    reason: "x".into(),
+                    log_failed: true,
+                },
+                exit::LOG_FAILED,
+            ),
+            (
+                NodeError::RaftStopped {
+                    reason: "x".into(),
+                    log_failed: false,
+                },
+                exit::OTHER,
+            ),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+        let full = IdentityError::Io {
+            action: "write",
+            path: "d".into(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(boot(full).exit_code(), exit::NO_SPACE);
+    }
+
+    #[test]
+    fn free_space_is_asked_where_the_directory_will_be() {
+        let dir = tempfile::tempdir().unwrap();
+        check_space(&dir.path().join("not/there/yet")).unwrap();
+        check_space(Path::new("relative/not/there")).unwrap();
+    }
+}

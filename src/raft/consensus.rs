@@ -1,0 +1,514 @@
+//! The front of the Raft room: what the server calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nezha_vlog::{Draft, Writer};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, RaftError};
+use openraft::{ChangeMembers, ServerState};
+use tokio::sync::watch;
+
+use super::log_store::LogStore;
+use super::log_writer::LogWriter;
+use super::network::Network;
+use super::peer_service::{PeerServer, Raft};
+use super::read_index::{ReadIndex, ReadPoint};
+use super::settings::Settings;
+use super::state_machine::StateMachine;
+use super::types::{Node, NodeId, Proposal, TypeConfig};
+use crate::index::Outcome;
+use crate::store::Store;
+
+/// Time for a leader transfer to show before it is reported as failed.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Log entries that a learner may lack when it is promoted.
+const PROMOTE_LAG_MAX: u64 = 1000;
+
+/// A write that took effect, or whose precondition did not hold.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Log index of the write: its revision.
+    pub revision: u64,
+    /// Term in which it was proposed.
+    pub term: u64,
+    /// What it did.
+    pub outcome: Outcome,
+}
+
+/// Why a write was not acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// Definite: nothing was proposed.
+    #[error("this member does not lead")]
+    NotLeader {
+        /// The leader as far as this member knows.
+        leader: Option<(NodeId, Node)>,
+    },
+    /// Proposed; it may have taken effect or may still do so.
+    #[error("the outcome of the write is unknown: {reason}")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why a linearizable read cannot be served here.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// Ask the leader.
+    #[error("this member does not lead")]
+    NotLeader {
+        /// The leader as far as this member knows.
+        leader: Option<(NodeId, Node)>,
+    },
+    /// No quorum confirmed the leadership.
+    #[error("leadership was not confirmed: {reason}")]
+    Unavailable {
+        /// What openraft said.
+        reason: String,
+    },
+    /// Raft stopped on this member.
+    #[error("Raft stopped: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a membership change, leader transfer or purge did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AdminError {
+    /// Ask the leader.
+    #[error("this member does not lead")]
+    NotLeader {
+        /// The leader as far as this member knows.
+        leader: Option<(NodeId, Node)>,
+    },
+    /// The cluster's state does not allow it.
+    #[error("{reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+        /// Log entries that the member lacks, where that is the reason.
+        lag: Option<u64>,
+    },
+    /// It was begun; whether it took effect is not known.
+    #[error("the outcome is unknown: {reason}")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why Raft could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings contradict each other.
+    #[error("invalid settings: {0}")]
+    Settings(#[from] openraft::ConfigError),
+    /// The log writer's thread could not be started.
+    #[error("starting the log writer failed: {0}")]
+    Writer(#[from] io::Error),
+    /// Raft refused the state on disk, or stopped at once.
+    #[error("starting Raft failed: {0}")]
+    Raft(#[from] Fatal<TypeConfig>),
+    /// Started twice.
+    #[error("{0}")]
+    Twice(&'static str),
+}
+
+/// A member as the leader sees it.
+#[derive(Debug, Clone)]
+pub struct MemberInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name and addresses.
+    pub node: Node,
+    /// Votes; else it is a learner.
+    pub voter: bool,
+    /// Highest log index known to be on it; None when this member does not lead.
+    pub matched: Option<u64>,
+}
+
+/// Where Raft stands on this member.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Current term.
+    pub term: u64,
+    /// Role of this member.
+    pub role: ServerState,
+    /// The leader as far as this member knows.
+    pub leader: Option<(NodeId, Node)>,
+    /// Last log index on this member, 0 when there is none; the same for those below.
+    pub last_log_index: u64,
+    /// Committed as far as this member knows.
+    pub committed: u64,
+    /// Applied to the index.
+    pub applied: u64,
+    /// Applied index that the index has flushed.
+    pub flushed: u64,
+    /// Purged from the log.
+    pub purged: u64,
+    /// Covered by the snapshot.
+    pub snapshot: u64,
+    /// Members, by id.
+    pub members: Vec<MemberInfo>,
+    /// Why Raft stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// A running Raft member. Cheap to clone.
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Raft,
+    store: Arc<Store>,
+    reads: ReadIndex,
+    durable_purge: watch::Receiver<Option<u64>>,
+    writer: Arc<Mutex<Option<LogWriter>>>,
+}
+
+fn leader_of(forward: &ForwardToLeader<TypeConfig>) -> Option<(NodeId, Node)> {
+    forward.leader_id.zip(forward.leader_node.clone())
+}
+
+fn admin_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> AdminError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => AdminError::NotLeader {
+            leader: leader_of(&to),
+        },
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
+            let hint = match e {
+                ChangeMembershipError::InProgress(_) => "; wait until it is done",
+                ChangeMembershipError::UncommittedLeaderLog(_) => "; try again in a moment",
+                _ => "",
+            };
+            AdminError::Refused {
+                reason: format!("{e}{hint}"),
+                lag: None,
+            }
+        }
+        RaftError::APIError(e) => AdminError::Unknown {
+            reason: e.to_string(),
+        },
+        RaftError::Fatal(e) => AdminError::Unknown {
+            reason: e.to_string(),
+        },
+    }
+}
+
+impl Consensus {
+    /// Starts the log writer and Raft over an opened store.
+    ///
+    /// Errors: contradicting settings, or state on disk that Raft refuses.
+    pub async fn start(
+        settings: &Settings,
+        store: Arc<Store>,
+        writer: Writer,
+        peers: &PeerServer,
+    ) -> Result<Self, StartError> {
+        let identity = peers.identity().clone();
+        let config = Arc::new(settings.to_openraft(identity.cluster_id)?);
+        let writer = LogWriter::spawn(store.log(), writer)?;
+        let log = LogStore::new(
+            store.log().clone(),
+            writer.durable(),
+            store.options().inline_value_max,
+            Some(store.clone()),
+        );
+        let durable_purge = log.durable_purge();
+        let state_machine = StateMachine::new(store.clone(), settings.flush.clone());
+        let network = Network::new(identity.clone(), settings.message_bytes_max);
+        let raft = Raft::new(identity.node_id, config, network, log, state_machine).await?;
+        peers
+            .attach(raft.clone(), store.clone())
+            .map_err(StartError::Twice)?;
+        let reads = ReadIndex::spawn(raft.clone());
+        Ok(Self {
+            raft,
+            store,
+            reads,
+            durable_purge,
+            writer: Arc::new(Mutex::new(Some(writer))),
+        })
+    }
+
+    /// Forms a new cluster of these members. Errors: when this member has a log already.
+    pub async fn initialize(&self, members: BTreeMap<NodeId, Node>) -> Result<(), AdminError> {
+        self.raft
+            .initialize(members)
+            .await
+            .map_err(|e| AdminError::Refused {
+                reason: e.to_string(),
+                lag: None,
+            })
+    }
+
+    /// True once this member has a log or a vote. Errors: Raft stopped.
+    pub async fn is_initialized(&self) -> Result<bool, AdminError> {
+        self.raft.is_initialized().await.map_err(|e| AdminError::Unknown {
+            reason: e.to_string(),
+        })
+    }
+
+    /// Waits until everything that was committed before a restart is applied; no local read may be served before.
+    pub async fn wait_ready(&self) -> Result<(), ReadError> {
+        self.raft
+            .wait_for_recovery(None)
+            .await
+            .map(drop)
+            .map_err(|e| ReadError::Stopped {
+                reason: e.to_string(),
+            })
+    }
+
+    /// Proposes a write and waits until it is applied here.
+    ///
+    /// The caller bounds the bytes that are proposed at a time.
+    pub async fn write(&self, draft: Draft) -> Result<Written, WriteError> {
+        match self.raft.client_write(Proposal::Draft(draft)).await {
+            Ok(done) => {
+                let outcome = done.data.into_iter().next().ok_or_else(|| WriteError::Unknown {
+                    reason: "the state machine answered nothing".into(),
+                })?;
+                Ok(Written {
+                    revision: done.log_id.index,
+                    term: done.log_id.leader_id.term,
+                    outcome,
+                })
+            }
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(WriteError::NotLeader {
+                leader: leader_of(&to),
+            }),
+            Err(error) => Err(WriteError::Unknown {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Waits until this member is proven to lead and has applied everything committed before the call.
+    pub async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
+        self.reads.barrier().await
+    }
+
+    /// Where Raft stands now.
+    pub fn metrics(&self) -> Metrics {
+        let m = self.raft.metrics().borrow_watched().clone();
+        let membership = m.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let matched = |id: NodeId| {
+            m.replication
+                .as_ref()
+                .map(|r| r.get(&id).and_then(|l| l.as_ref()).map_or(0, |l| l.index))
+        };
+        let index = |id: &Option<super::types::LogId>| id.map_or(0, |id| id.index);
+        Metrics {
+            term: m.current_term,
+            role: m.state,
+            leader: m
+                .current_leader
+                .and_then(|id| membership.get_node(&id).map(|node| (id, node.clone()))),
+            last_log_index: m.last_log_index.unwrap_or(0),
+            committed: index(&m.local_committed),
+            applied: index(&m.last_applied),
+            flushed: self.store.index().flushed().map_or(0, |id| id.index),
+            purged: index(&m.purged),
+            snapshot: index(&m.snapshot),
+            members: membership
+                .nodes()
+                .map(|(id, node)| MemberInfo {
+                    id: *id,
+                    node: node.clone(),
+                    voter: voters.contains(id),
+                    matched: matched(*id),
+                })
+                .collect(),
+            stopped: m.running_state.err().map(|e| e.to_string()),
+        }
+    }
+
+    /// Waits for the next change of [`Consensus::metrics`]. Errors: Raft stopped.
+    pub async fn changed(&self) -> Result<(), AdminError> {
+        self.raft
+            .metrics()
+            .changed()
+            .await
+            .map_err(|e| AdminError::Unknown {
+                reason: e.to_string(),
+            })
+    }
+
+    /// Adds a learner; it begins to catch up at once.
+    pub async fn add_learner(&self, id: NodeId, node: Node) -> Result<(), AdminError> {
+        self.raft
+            .add_learner(id, node, false)
+            .await
+            .map(drop)
+            .map_err(admin_error)
+    }
+
+    /// Makes a learner a voter. Errors: `Refused` with the lag while it was never reached or lacks more than 1,000
+    /// entries.
+    pub async fn promote(&self, id: NodeId) -> Result<(), AdminError> {
+        let metrics = self.metrics();
+        let member = metrics.members.iter().find(|m| m.id == id);
+        if let Some(matched) = member.and_then(|m| m.matched) {
+            let lag = metrics.last_log_index.saturating_sub(matched);
+            // Nothing matched: it was never reached, and a voter that is not there weakens the quorum.
+            if matched == 0 || lag > PROMOTE_LAG_MAX {
+                let reason = format!(
+                    "member {id} lacks {lag} log entries; start it if it is down, and wait until it has caught up"
+                );
+                return Err(AdminError::Refused {
+                    reason,
+                    lag: Some(lag),
+                });
+            }
+        }
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        self.raft
+            .change_membership(change, true)
+            .await
+            .map(drop)
+            .map_err(admin_error)
+    }
+
+    /// Removes a voter or learner for ever.
+    pub async fn remove(&self, id: NodeId) -> Result<(), AdminError> {
+        let metrics = self.metrics();
+        let voter = metrics.members.iter().any(|m| m.id == id && m.voter);
+        let ids = BTreeSet::from([id]);
+        let change = if voter {
+            ChangeMembers::RemoveVoters(ids)
+        } else {
+            ChangeMembers::RemoveNodes(ids)
+        };
+        self.raft
+            .change_membership(change, false)
+            .await
+            .map(drop)
+            .map_err(admin_error)
+    }
+
+    /// Hands leadership to `target`, or to the voter that is furthest, and answers who leads then.
+    pub async fn transfer_leader(&self, target: Option<NodeId>) -> Result<NodeId, AdminError> {
+        let metrics = self.metrics();
+        let me = *self.raft.node_id();
+        if metrics.role != ServerState::Leader {
+            return Err(AdminError::NotLeader {
+                leader: metrics.leader,
+            });
+        }
+        let furthest = || {
+            metrics
+                .members
+                .iter()
+                .filter(|m| m.voter && m.id != me)
+                .max_by_key(|m| m.matched)
+        };
+        let Some(to) = target.or_else(|| furthest().map(|m| m.id)) else {
+            let reason = "there is no other voter to lead".into();
+            return Err(AdminError::Refused { reason, lag: None });
+        };
+        if to == me {
+            return Ok(me);
+        }
+        if !metrics.members.iter().any(|m| m.id == to && m.voter) {
+            let reason = format!("member {to} is no voter; promote it first");
+            return Err(AdminError::Refused { reason, lag: None });
+        }
+        self.raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|e| AdminError::Unknown {
+                reason: e.to_string(),
+            })?;
+        let led = self
+            .raft
+            .wait(Some(TRANSFER_DEADLINE))
+            .metrics(
+                |m| m.current_leader.is_some_and(|id| id != me),
+                "another member leads",
+            )
+            .await
+            .map_err(|e| AdminError::Unknown {
+                reason: e.to_string(),
+            })?;
+        match led.current_leader {
+            Some(id) if id == to => Ok(id),
+            other => Err(AdminError::Refused {
+                reason: format!("member {to} did not take over; member {other:?} leads"),
+                lag: None,
+            }),
+        }
+    }
+
+    /// Takes a snapshot (metadata only) and purges the log up to `upto`, or to the snapshot when that is less; 0 means
+    /// everything that is flushed. Logical: no file is unlinked. Returns the purged index once its record is durable.
+    pub async fn purge(&self, upto: u64) -> Result<u64, AdminError> {
+        let unknown = |e: &dyn std::fmt::Display| AdminError::Unknown {
+            reason: e.to_string(),
+        };
+        let applied = self.metrics().applied;
+        if applied == 0 {
+            return Err(AdminError::Refused {
+                reason: "nothing was applied yet".into(),
+                lag: None,
+            });
+        }
+        self.raft.trigger().snapshot().await.map_err(|e| unknown(&e))?;
+        let wanted = if upto == 0 { applied } else { upto.min(applied) };
+        let covered = self
+            .raft
+            .wait(Some(Duration::from_secs(60)))
+            .metrics(
+                |m| m.snapshot.is_some_and(|s| s.index >= wanted),
+                "the snapshot covers what is to be purged",
+            )
+            .await
+            .map_err(|e| unknown(&e))?;
+        self.raft
+            .trigger()
+            .purge_log(wanted)
+            .await
+            .map_err(|e| unknown(&e))?;
+        let goal = wanted.min(covered.snapshot.map_or(0, |s| s.index));
+        let mut durable = self.durable_purge.clone();
+        let purged = tokio::time::timeout(Duration::from_secs(60), durable.wait_for(|at| *at >= Some(goal)))
+            .await
+            .map_err(|e| unknown(&e))?
+            .map_err(|e| unknown(&e))?;
+        Ok(purged.unwrap_or(0))
+    }
+
+    /// Stops in good order: the caller has stopped admission and drained. Leadership moves first, if there is someone
+    /// to take it; then Raft stops, the index is flushed, the log closed.
+    pub async fn shutdown(&self) {
+        if self.metrics().role == ServerState::Leader
+            && let Err(error) = self.transfer_leader(None).await
+        {
+            tracing::warn!(%error, "leadership was not handed over; the others will elect");
+        }
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "stopping Raft failed");
+        }
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let store = self.store.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.index().flush() {
+                tracing::error!(%error, "flushing the index failed; the next start replays the log instead");
+            }
+            store.log().close();
+            if let Some(writer) = writer {
+                writer.join();
+            }
+        });
+        if let Err(error) = closing.await {
+            tracing::error!(%error, "closing the log failed");
+        }
+    }
+}

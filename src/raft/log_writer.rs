@@ -1,0 +1,59 @@
+//! The thread that owns the log's file: takes everything queued, writes it once, syncs it once, then tells who waits.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use nezha_vlog::{Error, Log, Seq, Writer};
+use tokio::sync::watch;
+
+/// Exit code of the process after a failed write or sync of the log (I7).
+pub const EXIT_LOG_FAILED: i32 = 11;
+
+/// Handle of the log-writer thread.
+pub struct LogWriter {
+    durable: watch::Receiver<Seq>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogWriter {
+    /// Starts the thread.
+    ///
+    /// After a failed write or sync the log is poisoned and the process stops at once with [`EXIT_LOG_FAILED`]: nothing
+    /// that was not synced may be acknowledged, and RocksDB's destructor, which would flush, must not run (I7).
+    pub fn spawn(log: &Log, writer: Writer) -> io::Result<Self> {
+        let (tx, durable) = watch::channel(log.durable_seq());
+        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            let result = writer.run(|seq| {
+                tx.send_replace(seq);
+            });
+            if let Err(error) = result {
+                tracing::error!(%error, "writing the log failed; stopping the process");
+                eprintln!("kvd: writing the log failed: {error}. The disk may be full or broken; see the log above.");
+                std::process::exit(EXIT_LOG_FAILED);
+            }
+        })?;
+        Ok(Self {
+            durable,
+            thread: Some(thread),
+        })
+    }
+
+    /// Watches the highest submission sequence that is durable.
+    pub fn durable(&self) -> watch::Receiver<Seq> {
+        self.durable.clone()
+    }
+
+    /// Waits for the thread after [`Log::close`]. Blocking: until everything queued is durable.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log-writer thread panicked");
+        }
+    }
+}
+
+/// The log's error as openraft wants it.
+pub(crate) fn to_io(error: Error) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,36 @@
+//! The Raft room: the only one that knows openraft. One file per trait that openraft asks for, and a front,
+//! [`Consensus`], for the server.
+//!
+//! A write travels [`Consensus::write`] -> openraft -> `log_store` (append: revision and checksum are filled in, the
+//! entry becomes readable, the log-writer thread gets it) -> `network` (in parallel) -> `log_reader` (keys and places,
+//! once durable here) -> `state_machine` -> back to the caller.
+
+mod consensus;
+mod convert;
+mod credits;
+mod log_reader;
+mod log_store;
+mod log_writer;
+mod network;
+mod peer_identity;
+mod peer_service;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod read_index;
+mod settings;
+mod snapshot;
+mod state_machine;
+mod types;
+
+#[cfg(test)]
+mod raft_test;
+
+pub use consensus::{AdminError, Consensus, MemberInfo, Metrics, ReadError, StartError, WriteError, Written};
+pub use log_writer::EXIT_LOG_FAILED;
+pub use openraft::ServerState;
+pub use peer_identity::{EXIT_REFUSED, PeerIdentity};
+pub use peer_service::PeerServer;
+pub use read_index::ReadPoint;
+pub use settings::Settings;
+pub use state_machine::FlushPolicy;
+pub use types::{Node, NodeId};

@@ -1,0 +1,58 @@
+//! Settings of the Raft room, and how they reach openraft.
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+use super::state_machine::FlushPolicy;
+
+/// What an operator may set about consensus.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Milliseconds between heartbeats. Default 200; 20 and more.
+    pub heartbeat_ms: u64,
+    /// Shortest election time-out in milliseconds. Default 1,000; several heartbeats.
+    pub election_ms_min: u64,
+    /// Longest election time-out in milliseconds. Default 1,500; above the shortest.
+    pub election_ms_max: u64,
+    /// When the index is flushed.
+    pub flush: FlushPolicy,
+    /// Largest message between members in bytes: above the value limit plus overhead.
+    pub message_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 200,
+            election_ms_min: 1000,
+            election_ms_max: 1500,
+            flush: FlushPolicy::default(),
+            message_bytes_max: 80 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// openraft's configuration. Errors: time-outs that contradict each other.
+    pub(crate) fn to_openraft(&self, cluster_id: u64) -> Result<Config, ConfigError> {
+        Config {
+            cluster_name: format!("{cluster_id:016x}"),
+            heartbeat_interval: self.heartbeat_ms,
+            election_timeout_min: self.election_ms_min,
+            election_timeout_max: self.election_ms_max,
+            // Snapshots are taken when the log is to be purged, and the log is purged by order only: it is the value log.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            // A follower is never too far behind for the log as long as the log has what it lacks.
+            replication_lag_threshold: u64::MAX,
+            // Bytes bound a request (the log reader), not entries.
+            max_payload_entries: 4096,
+            enable_pre_vote: Some(true),
+            // A leader restored after a restart can serve stale reads when the committed hint was not synced.
+            enable_leader_restore: Some(false),
+            // A wiped member must never be accepted silently.
+            allow_log_reversion: Some(false),
+            ..Config::default()
+        }
+        .validate()
+    }
+}

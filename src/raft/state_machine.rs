@@ -1,0 +1,185 @@
+//! `RaftStateMachine` over the index: applies keys and places, never touches a value file.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use tokio::sync::oneshot;
+
+use super::convert::{entry_to_head, log_id_from_vlog, max_node_id, stored_membership};
+use super::log_writer::to_io;
+use super::snapshot::{Snapshot, SnapshotBuilder, SnapshotData, View};
+use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::index::{Apply, Outcome};
+use crate::store::Store;
+
+/// Entries of one write batch at most.
+const BATCH_ENTRIES: usize = 512;
+
+/// When the index is flushed, so that a restart replays a bounded part of the log.
+#[derive(Debug, Clone)]
+pub struct FlushPolicy {
+    /// Log bytes applied since the last flush. Default 1 GiB; 1 MiB and more.
+    pub log_bytes: u64,
+    /// Entries applied since the last flush. Default 1,000,000; 1 and more.
+    pub entries: u64,
+}
+
+impl Default for FlushPolicy {
+    fn default() -> Self {
+        Self {
+            log_bytes: 1 << 30,
+            entries: 1_000_000,
+        }
+    }
+}
+
+/// The state machine as openraft drives it: one caller at a time.
+pub struct StateMachine {
+    store: Arc<Store>,
+    policy: FlushPolicy,
+    flushing: Arc<AtomicBool>,
+}
+
+impl StateMachine {
+    /// Wraps an opened store.
+    pub fn new(store: Arc<Store>, policy: FlushPolicy) -> Self {
+        Self {
+            store,
+            policy,
+            flushing: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Waits until every log change that was submitted is durable: the new store relies on it.
+    async fn log_barrier(&self) -> io::Result<()> {
+        let log = self.store.log();
+        // Writing the vote again changes nothing, and is durable only after everything queued before it (I1).
+        let Some(vote) = log.vote() else { return Ok(()) };
+        let (tx, rx) = oneshot::channel();
+        log.save_vote(vote, Box::new(move |result| drop(tx.send(result))))
+            .map_err(to_io)?;
+        rx.await.map_err(io::Error::other)?.map_err(to_io)
+    }
+
+    /// Starts a flush in the background when the policy asks for one and none runs.
+    fn flush_if_due(&self) {
+        let index = self.store.index();
+        let applied = index.state().applied.map_or(0, |id| id.index);
+        let flushed = index.flushed().map_or(0, |id| id.index);
+        let due = applied.saturating_sub(flushed) >= self.policy.entries
+            || self.store.log().bytes_since(flushed) >= self.policy.log_bytes;
+        if !due || self.flushing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let flushing = self.flushing.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = index.flush() {
+                tracing::error!(%error, "flushing the index failed; it is retried at the next write");
+            }
+            flushing.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// One batch: entries with those who wait for them.
+async fn apply_batch(
+    store: &Arc<Store>,
+    batch: Vec<Result<EntryResponder<TypeConfig>, io::Error>>,
+) -> io::Result<()> {
+    let mut heads = Vec::with_capacity(batch.len());
+    let mut responders: Vec<Option<ApplyResponder<TypeConfig>>> = Vec::with_capacity(batch.len());
+    for item in batch {
+        let (entry, responder) = item?;
+        heads.push(entry_to_head(entry)?);
+        responders.push(responder);
+    }
+    #[cfg(feature = "planted-bugs")]
+    let early = match super::planted::planted(super::planted::Bug::ApplyBeforeCommit) {
+        true => super::planted::already_applied(store, &mut heads),
+        false => Vec::new(),
+    };
+    let index = store.index();
+    let outcomes: Vec<Vec<Outcome>> =
+        tokio::task::spawn_blocking(move || Apply::run(index.as_ref(), heads, &max_node_id))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+    #[cfg(feature = "planted-bugs")]
+    let outcomes = early.into_iter().chain(outcomes);
+    for (responder, outcome) in responders.into_iter().zip(outcomes) {
+        if let Some(responder) = responder {
+            responder.send(outcome);
+        }
+    }
+    Ok(())
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let state = self.store.index().state();
+        Ok((
+            state.applied.map(log_id_from_vlog),
+            stored_membership(state.membership_log_id, &state.membership)?,
+        ))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
+        while let Some(batch) = batches.next().await {
+            apply_batch(&self.store, batch).await?;
+        }
+        self.flush_if_due();
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        SnapshotBuilder::new(self.store.clone())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let staged = match snapshot {
+            SnapshotData::Staged(staged) => staged,
+            // Only where sender and receiver share a process: a received snapshot was staged by the peer service.
+            SnapshotData::View(view) => view.stage(&self.store).await?,
+            SnapshotData::Metadata => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "a snapshot's metadata cannot be installed",
+                ));
+            }
+        };
+        self.log_barrier().await?;
+        let store = self.store.clone();
+        let at = meta.last_log_id;
+        tokio::task::spawn_blocking(move || store.install(staged))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.sweep() {
+                tracing::warn!(%error, "a replaced store could not be removed; the next start does it");
+            }
+        });
+        tracing::info!(?at, "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        View::open(&self.store).await
+    }
+}

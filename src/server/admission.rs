@@ -1,0 +1,347 @@
+//! Admission by bytes: what clients may have in flight on this node, counted before a request is read.
+//!
+//! A gRPC server reads a whole message before it calls the handler, so a limit inside the handler bounds nothing: a
+//! hundred connections that send 16 MiB each would be in memory already. Here the first five bytes of a request body,
+//! which state the length of the message, are looked at first; the rest is read only once the budget has room for it.
+//! Until then it stays in the sender's window. Large answers are handed to the connection piece by piece, and give
+//! their bytes back when the last piece has left. (I12)
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use nezha_api::errors;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+use tonic::body::Body;
+
+/// Counted for each request beside its message: headers, tasks, the index entry.
+const REQUEST_OVERHEAD_BYTES: u64 = 1 << 10;
+/// A request that was admitted must arrive within this time, or others wait for a sender that sleeps.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
+/// Answers are handed to the connection in pieces of this many bytes.
+const PIECE_BYTES: usize = 128 << 10;
+/// Compression flag and length of a gRPC message.
+const PREFIX_BYTES: usize = 5;
+/// What a client is asked to wait when the budget has no room.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// A number of bytes that many tasks share.
+///
+/// Invariant: the sum of all permits and of what is free is `total`.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    name: &'static str,
+    node: Arc<str>,
+    total: u32,
+    wait: Duration,
+    free: Arc<Semaphore>,
+}
+
+/// Part of a [`Budget`]; gives its bytes back when dropped.
+#[derive(Debug)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl Budget {
+    /// Makes a budget of `total` bytes that is called `name` in refusals. A request waits for room at most `wait`.
+    pub fn new(name: &'static str, node: &str, total: u64, wait: Duration) -> Self {
+        // The semaphore counts permits in u32; the configuration keeps budgets below half of that.
+        let total = u32::try_from(total).unwrap_or(u32::MAX / 2);
+        Self {
+            name,
+            node: node.into(),
+            total,
+            wait,
+            free: Arc::new(Semaphore::new(total as usize)),
+        }
+    }
+
+    /// Takes `bytes`, at most the whole budget, if there is room now and nobody waits.
+    pub fn try_take(&self, bytes: u64) -> Option<Permit> {
+        let free = self.free.clone();
+        free.try_acquire_many_owned(self.clamp(bytes)).ok().map(Permit)
+    }
+
+    /// Takes `bytes`, at most the whole budget; waits in order of arrival, until the budget's wait or `until` is over.
+    ///
+    /// Errors: RESOURCE_EXHAUSTED with a delay to retry after; nothing was proposed.
+    pub async fn take(&self, bytes: u64, until: Option<Instant>) -> Result<Permit, Status> {
+        if let Some(permit) = self.try_take(bytes) {
+            return Ok(permit);
+        }
+        let limit = Instant::now() + self.wait;
+        let limit = until.map_or(limit, |until| until.min(limit));
+        let taken = tokio::time::timeout_at(limit, self.free.clone().acquire_many_owned(self.clamp(bytes)));
+        match taken.await {
+            Ok(Ok(permit)) => Ok(Permit(permit)),
+            Ok(Err(_)) | Err(_) => {
+                let what = format!(
+                    "{} bytes of {} in flight, {} asked for",
+                    self.total, self.name, bytes
+                );
+                Err(errors::overloaded(&self.node, &what, RETRY_AFTER))
+            }
+        }
+    }
+
+    /// Waits until nothing is taken. True if that happened within `limit`.
+    pub async fn drained(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.free.acquire_many(self.total))
+            .await
+            .is_ok()
+    }
+
+    /// Bytes that are taken now.
+    pub fn taken(&self) -> u64 {
+        u64::from(self.total).saturating_sub(self.free.available_permits() as u64)
+    }
+
+    fn clamp(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes).map_or(self.total, |bytes| bytes.min(self.total))
+    }
+}
+
+/// Carries a request's permit from its body to its handler, in the request's extensions.
+#[derive(Debug, Clone, Default)]
+pub struct PermitSlot(Arc<Mutex<Option<Permit>>>);
+
+impl PermitSlot {
+    /// Takes the permit; the caller holds it for as long as the request's bytes may be in memory.
+    pub fn take(&self) -> Option<Permit> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fill(&self, permit: Permit) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+}
+
+/// Carries an answer's permit from its handler to its body, in the response's extensions.
+#[derive(Debug, Clone)]
+pub struct AnswerPermit(#[expect(dead_code, reason = "held for its drop")] Arc<Permit>);
+
+impl AnswerPermit {
+    /// Wraps the permit of an answer.
+    pub fn new(permit: Permit) -> Self {
+        Self(Arc::new(permit))
+    }
+}
+
+type Acquire = Pin<Box<dyn Future<Output = Result<Permit, Status>> + Send>>;
+
+enum State {
+    /// The length is not known yet.
+    Prefix,
+    /// The length is known and the budget has no room.
+    Waiting(Acquire),
+    /// Admitted; this many bytes may still come.
+    Open(u64),
+}
+
+/// What the body of one request may hold and where its bytes are counted.
+#[derive(Debug, Clone)]
+pub struct RequestLimit {
+    /// Longest message in bytes.
+    pub message_bytes_max: u64,
+    /// Answers a longer one; given its length.
+    pub too_large: fn(actual: u64, limit: u64) -> Status,
+    /// Counts the bytes; `None` where `message_bytes_max` is small enough to be left to the stream limit.
+    pub budget: Option<Budget>,
+}
+
+/// The body of a unary request: admitted by its stated length before it is read.
+pub struct AdmittedBody {
+    inner: Body,
+    limit: RequestLimit,
+    slot: PermitSlot,
+    held: BytesMut,
+    state: State,
+    until: Option<Instant>,
+    arrival: Option<Pin<Box<Sleep>>>,
+}
+
+impl AdmittedBody {
+    /// Wraps `inner`; the permit will be found in `slot`. The caller stops waiting at `until`.
+    pub fn new(inner: Body, limit: RequestLimit, slot: PermitSlot, until: Option<Instant>) -> Self {
+        Self {
+            inner,
+            limit,
+            slot,
+            held: BytesMut::new(),
+            state: State::Prefix,
+            until,
+            arrival: None,
+        }
+    }
+
+    /// Reads the stated length of the message once its prefix has come.
+    fn message_bytes(&self) -> Option<u64> {
+        let mut prefix = self.held.get(..PREFIX_BYTES)?;
+        prefix.advance(1);
+        Some(u64::from(prefix.get_u32()))
+    }
+
+    fn open(&mut self, permit: Option<Permit>) {
+        if let Some(permit) = permit {
+            self.slot.fill(permit);
+        }
+        let message = self.message_bytes().unwrap_or(0) + PREFIX_BYTES as u64;
+        self.state = State::Open(message);
+        if message > self.held.len() as u64 {
+            self.arrival = Some(Box::pin(tokio::time::sleep(ARRIVAL_WAIT)));
+        }
+    }
+
+    /// Decides what happens to a message of `bytes`.
+    fn admit(&mut self, bytes: u64) -> Result<(), Status> {
+        if bytes > self.limit.message_bytes_max {
+            return Err((self.limit.too_large)(bytes, self.limit.message_bytes_max));
+        }
+        let Some(budget) = self.limit.budget.clone() else {
+            self.open(None);
+            return Ok(());
+        };
+        let bytes = bytes + REQUEST_OVERHEAD_BYTES;
+        match budget.try_take(bytes) {
+            Some(permit) => self.open(Some(permit)),
+            None => {
+                let until = self.until;
+                self.state = State::Waiting(Box::pin(async move { budget.take(bytes, until).await }));
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, data: Bytes) -> Result<Frame<Bytes>, Status> {
+        let State::Open(left) = &mut self.state else {
+            return Ok(Frame::data(data));
+        };
+        match left.checked_sub(data.len() as u64) {
+            Some(rest) => {
+                *left = rest;
+                if rest == 0 {
+                    self.arrival = None;
+                }
+                Ok(Frame::data(data))
+            }
+            None => Err(errors::invalid_request(
+                "message",
+                "more bytes than the message's length states",
+            )),
+        }
+    }
+}
+
+impl HttpBody for AdmittedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Waiting(acquire) => match ready!(acquire.as_mut().poll(cx)) {
+                    Ok(permit) => this.open(Some(permit)),
+                    Err(status) => return Poll::Ready(Some(Err(status))),
+                },
+                State::Open(_) if !this.held.is_empty() => {
+                    let held = this.held.split().freeze();
+                    return Poll::Ready(Some(this.deliver(held)));
+                }
+                State::Open(_) => {
+                    if let Some(arrival) = &mut this.arrival
+                        && arrival.as_mut().poll(cx).is_ready()
+                    {
+                        return Poll::Ready(Some(Err(errors::invalid_request(
+                            "message",
+                            "did not arrive in time",
+                        ))));
+                    }
+                    return match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                        Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
+                            Ok(data) => this.deliver(data),
+                            Err(other) => Ok(other),
+                        })),
+                        other => Poll::Ready(other),
+                    };
+                }
+                State::Prefix => match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        // Trailers before five bytes of body: the decoder has the right words for that.
+                        let Ok(data) = frame.into_data() else {
+                            return Poll::Ready(None);
+                        };
+                        this.held.extend_from_slice(&data);
+                        if let Some(bytes) = this.message_bytes()
+                            && let Err(status) = this.admit(bytes)
+                        {
+                            return Poll::Ready(Some(Err(status)));
+                        }
+                    }
+                    other => return Poll::Ready(other),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && self.inner.is_end_stream()
+    }
+}
+
+/// The body of a large answer: leaves in pieces, and holds its permit until the last one has left.
+///
+/// The connection takes a frame whole, whatever its size, as soon as the window has room for one byte. Pieces keep what
+/// is buffered there near the window.
+pub struct PiecedBody {
+    inner: Body,
+    rest: Bytes,
+    _permit: Option<AnswerPermit>,
+}
+
+impl PiecedBody {
+    /// Wraps `inner`.
+    pub fn new(inner: Body, permit: Option<AnswerPermit>) -> Self {
+        Self {
+            inner,
+            rest: Bytes::new(),
+            _permit: permit,
+        }
+    }
+}
+
+impl HttpBody for PiecedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "admission_test.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! Goal: no byte of a message is read before the budget has room for it, and none is forgotten. Method: bodies made of
+//! frames, polled by hand.
+
+use std::collections::VecDeque;
+
+use nezha_api::errors::{ApiError, Reason};
+
+use super::*;
+
+/// A body of given frames.
+struct Frames(VecDeque<Bytes>);
+
+impl HttpBody for Frames {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+    }
+}
+
+#[expect(clippy::big_endian_bytes, reason = "gRPC's length prefix is big-endian")]
+fn message(bytes: usize) -> Vec<u8> {
+    let mut out = vec![0];
+    out.extend_from_slice(&u32::try_from(bytes).unwrap().to_be_bytes());
+    out.extend((0..bytes).map(|i| i as u8));
+    out
+}
+
+fn body(bytes: &[u8], frame_bytes: usize) -> Body {
+    Body::new(Frames(
+        bytes.chunks(frame_bytes).map(Bytes::copy_from_slice).collect(),
+    ))
+}
+
+fn budget(total: u64) -> Budget {
+    Budget::new("requests", "n1", total, Duration::from_secs(5))
+}
+
+fn limit(budget: &Budget, message_bytes_max: u64) -> RequestLimit {
+    let too_large = |actual, limit| errors::value_too_large(actual as usize, limit as usize);
+    RequestLimit {
+        message_bytes_max,
+        too_large,
+        budget: Some(budget.clone()),
+    }
+}
+
+async fn next(
+    body: &mut (impl HttpBody<Data = Bytes, Error = Status> + Unpin),
+) -> Option<Result<Bytes, Status>> {
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+    Some(frame.map(|frame| frame.into_data().unwrap()))
+}
+
+async fn all(body: &mut (impl HttpBody<Data = Bytes, Error = Status> + Unpin)) -> Result<Vec<u8>, Status> {
+    let mut out = Vec::new();
+    while let Some(data) = next(body).await {
+        out.extend_from_slice(&data?);
+    }
+    Ok(out)
+}
+
+fn reason(status: &Status) -> Option<Reason> {
+    ApiError::from_status(status).reason
+}
+
+#[tokio::test]
+async fn a_message_passes_unchanged_however_it_is_cut() {
+    let sent = message(300);
+    for frame_bytes in [1, 2, 4, 5, 6, 7, 100, 1000] {
+        let (budget, slot) = (budget(10_000), PermitSlot::default());
+        let mut admitted =
+            AdmittedBody::new(body(&sent, frame_bytes), limit(&budget, 1000), slot.clone(), None);
+        assert_eq!(all(&mut admitted).await.unwrap(), sent, "frames of {frame_bytes}");
+        assert_eq!(budget.taken(), 300 + REQUEST_OVERHEAD_BYTES);
+        drop(slot.take());
+        assert_eq!(budget.taken(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_body_is_left_to_the_decoder() {
+    let budget = budget(10_000);
+    let mut admitted = AdmittedBody::new(body(&[], 1), limit(&budget, 1000), PermitSlot::default(), None);
+    assert!(next(&mut admitted).await.is_none());
+    assert_eq!(budget.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_message_that_states_too_much_is_refused_by_its_first_bytes() {
+    let budget = budget(10_000);
+    let stated = &message(1001)[..PREFIX_BYTES];
+    let mut admitted = AdmittedBody::new(body(stated, 5), limit(&budget, 1000), PermitSlot::default(), None);
+    let status = next(&mut admitted).await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), Some(Reason::ValueTooLarge));
+    assert!(
+        status.message().contains("1001") && status.message().contains("1000"),
+        "{}",
+        status.message()
+    );
+    assert_eq!(budget.taken(), 0);
+}
+
+#[tokio::test]
+async fn bytes_beyond_the_stated_length_are_refused() {
+    let mut sent = message(10);
+    sent.extend([0; 50]);
+    let budget = budget(10_000);
+    let mut admitted = AdmittedBody::new(body(&sent, 20), limit(&budget, 1000), PermitSlot::default(), None);
+    let status = all(&mut admitted).await.unwrap_err();
+    assert_eq!(reason(&status), Some(Reason::InvalidRequest));
+}
+
+#[tokio::test]
+async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
+    let budget = Budget::new("requests", "n1", 4000, Duration::from_millis(20));
+    let held = budget.try_take(3000).unwrap();
+    let sent = message(500);
+    let mut admitted = AdmittedBody::new(
+        body(&sent, 100),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        None,
+    );
+    let status = next(&mut admitted).await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), Some(Reason::Overloaded));
+    let error = ApiError::from_status(&status);
+    assert_eq!(error.retry_after, Some(RETRY_AFTER));
+    assert_eq!(error.proposed, Some(false));
+    drop(held);
+    assert_eq!(budget.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_waiting_message_goes_on_when_there_is_room() {
+    let budget = budget(4000);
+    let held = budget.try_take(3000).unwrap();
+    let sent = message(500);
+    let slot = PermitSlot::default();
+    let mut admitted = AdmittedBody::new(body(&sent, 100), limit(&budget, 1000), slot.clone(), None);
+    let reading = tokio::spawn(async move { all(&mut admitted).await });
+    tokio::task::yield_now().await;
+    assert!(!reading.is_finished());
+    drop(held);
+    assert_eq!(reading.await.unwrap().unwrap(), sent);
+    assert_eq!(budget.taken(), 500 + REQUEST_OVERHEAD_BYTES);
+}
+
+#[tokio::test]
+async fn a_large_answer_leaves_in_pieces_and_gives_its_bytes_back_at_the_end() {
+    let budget = budget(1 << 20);
+    let permit = AnswerPermit::new(budget.try_take(300 << 10).unwrap());
+    let sent = vec![7; 300 << 10];
+    let mut pieced = PiecedBody::new(body(&sent, sent.len()), Some(permit));
+    let mut got = Vec::new();
+    while let Some(piece) = next(&mut pieced).await {
+        let piece = piece.unwrap();
+        assert!(piece.len() <= PIECE_BYTES);
+        assert_eq!(budget.taken(), 300 << 10);
+        got.extend_from_slice(&piece);
+    }
+    assert_eq!(got, sent);
+    drop(pieced);
+    assert_eq!(budget.taken(), 0);
+}
+
+#[tokio::test]
+async fn drained_means_that_nothing_is_taken() {
+    let budget = budget(4000);
+    assert!(budget.drained(Duration::from_millis(1)).await);
+    let held = budget.try_take(1).unwrap();
+    assert!(!budget.drained(Duration::from_millis(1)).await);
+    drop(held);
+    assert!(budget.drained(Duration::from_millis(1)).await);
+    // More than there is: all of it, so that the largest message is admitted on its own.
+    let whole = budget.try_take(1 << 40).unwrap();
+    assert_eq!(budget.taken(), 4000);
+    drop(whole);
+}

@@ -1,0 +1,133 @@
+//! What a call brings besides its message: deadline, forwarding wishes, admission.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Request;
+use tonic::metadata::MetadataMap;
+
+use super::admission::{Permit, PermitSlot};
+
+/// Set by a member on a call that it passes on: it may not be passed on again.
+pub const FORWARDED: &str = "nezha-forwarded";
+/// Set by a client that wants NOT_LEADER instead of having its call passed on.
+pub const NO_FORWARD: &str = "nezha-no-forward";
+/// Where gRPC states how long the caller waits.
+pub const TIMEOUT: &str = "grpc-timeout";
+/// Deadline of a call that states none.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest deadline; a longer one is cut.
+const DEADLINE_MAX: Duration = Duration::from_secs(3600);
+
+/// The circumstances of one call.
+#[derive(Debug)]
+pub struct Call {
+    /// The caller is a member that passed the call on.
+    pub forwarded: bool,
+    /// When the caller stops waiting, a little early, so that the answer says more than its own timer can.
+    pub deadline: Instant,
+    /// The caller stated that deadline.
+    pub deadline_stated: bool,
+    /// The bytes of the request; held as long as they may be in memory.
+    pub permit: Option<Permit>,
+    no_forward: bool,
+}
+
+impl Call {
+    /// Reads the circumstances of `request` and takes its permit.
+    pub fn of<T>(request: &Request<T>) -> Self {
+        let mut call = Self::from_metadata(request.metadata(), Instant::now());
+        call.permit = request
+            .extensions()
+            .get::<PermitSlot>()
+            .and_then(PermitSlot::take);
+        call
+    }
+
+    fn from_metadata(metadata: &MetadataMap, now: Instant) -> Self {
+        let set = |name| metadata.get(name).is_some_and(|value| value.as_bytes() == b"1");
+        let stated = metadata.get(TIMEOUT).and_then(|value| value.to_str().ok());
+        let stated = stated.and_then(|text| stated_deadline(text, now));
+        Self {
+            forwarded: set(FORWARDED),
+            no_forward: set(NO_FORWARD),
+            deadline: stated.unwrap_or(now + DEADLINE_DEFAULT),
+            deadline_stated: stated.is_some(),
+            permit: None,
+        }
+    }
+
+    /// Whether the call may be passed on to the leader: one hop only.
+    pub fn may_forward(&self) -> bool {
+        !self.forwarded && !self.no_forward
+    }
+}
+
+/// When a caller that stated `text` at `now` stops waiting, a little early.
+pub fn stated_deadline(text: &str, now: Instant) -> Option<Instant> {
+    let timeout = parse_timeout(text)?.min(DEADLINE_MAX);
+    let early = (timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(50));
+    Some(now + timeout.saturating_sub(early))
+}
+
+/// Parses gRPC's time-out: up to eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(pairs: &[(&'static str, &'static str)]) -> Call {
+        let mut metadata = MetadataMap::new();
+        for (name, value) in pairs {
+            metadata.insert(*name, value.parse().unwrap());
+        }
+        Call::from_metadata(&metadata, Instant::now())
+    }
+
+    /// A call is passed on at most once, and not at all if the client objects.
+    #[test]
+    fn forwarding_guard() {
+        assert!(call(&[]).may_forward());
+        assert!(!call(&[(FORWARDED, "1")]).may_forward());
+        assert!(!call(&[(NO_FORWARD, "1")]).may_forward());
+        assert!(call(&[(NO_FORWARD, "0")]).may_forward());
+    }
+
+    #[test]
+    fn timeouts_are_parsed_as_grpc_states_them() {
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(
+            parse_timeout("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
+        for bad in ["", "S", "5", "1234567890S", "-1S", "1s", "5\u{fc}"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_a_little_before_the_callers() {
+        let now = Instant::now();
+        let stated = call(&[("grpc-timeout", "2S")]);
+        assert!(stated.deadline_stated);
+        assert!(stated.deadline < now + Duration::from_secs(3));
+        assert!(!call(&[]).deadline_stated);
+    }
+}

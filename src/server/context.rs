@@ -1,0 +1,257 @@
+//! What all services of a node share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nezha_api::errors::{self, LeaderHint};
+use nezha_api::v1::ResponseHeader;
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::admission::Budget;
+use super::forward::Forwarder;
+use crate::config::Config;
+use crate::raft::{Consensus, Metrics, NodeId};
+use crate::store::{Store, StoreError};
+
+/// Damaged places that are remembered for Status; more are logged only.
+const DAMAGE_MAX: usize = 64;
+/// Threads that read value files at once. Beyond that a read waits in order.
+const READERS_MAX: usize = 64;
+/// Metrics of Raft change with every write; who leads is looked up at most this often.
+const OUTLOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// And at least this often, whatever was missed.
+const OUTLOOK_INTERVAL_MAX: Duration = Duration::from_millis(50);
+
+/// Limits that the services enforce, from the configuration. Units in the names; see [`Config`] for defaults.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Longest value.
+    pub value_bytes_max: u64,
+    /// Life of one scan.
+    pub scan_lifetime: Duration,
+    /// Longest wait for a scan slot.
+    pub admission_wait: Duration,
+    /// Open scans.
+    pub scans_max: usize,
+}
+
+/// State of one node's services.
+pub struct Context {
+    /// Name of this node.
+    pub name: String,
+    /// Cluster that this node belongs to.
+    pub cluster_id: u64,
+    /// Id of this node.
+    pub node_id: NodeId,
+    /// Raft.
+    pub consensus: Consensus,
+    /// Log, values and index.
+    pub store: Arc<Store>,
+    /// Enforced limits.
+    pub limits: Limits,
+    /// Bytes of requests in flight.
+    pub requests: Budget,
+    /// Bytes of large answers in flight.
+    pub answers: Budget,
+    /// Slots of open scans.
+    pub scans: Arc<Semaphore>,
+    /// Slots of threads that read value files.
+    pub readers: Arc<Semaphore>,
+    /// Connection to the leader.
+    pub forwarder: Forwarder,
+    /// When this process started.
+    pub started: Instant,
+    outlook: ArcSwap<Outlook>,
+    stopping: AtomicBool,
+    ready: AtomicBool,
+    damage: Mutex<Vec<String>>,
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlook {
+    /// Raft term of this node.
+    pub term: u64,
+    /// The leader and where it serves clients.
+    pub leader: Option<LeaderHint>,
+}
+
+impl From<&Metrics> for Outlook {
+    fn from(metrics: &Metrics) -> Self {
+        let leader = metrics.leader.as_ref();
+        Self {
+            term: metrics.term,
+            leader: leader.map(|(id, node)| LeaderHint {
+                id: *id,
+                endpoint: node.client_addr.clone(),
+            }),
+        }
+    }
+}
+
+impl Context {
+    /// Puts together what the services need.
+    pub fn new(
+        config: &Config,
+        cluster_id: u64,
+        node_id: NodeId,
+        consensus: Consensus,
+        store: Arc<Store>,
+    ) -> Self {
+        let outlook = ArcSwap::from_pointee(Outlook::from(&consensus.metrics()));
+        let budget = |name, bytes| Budget::new(name, &config.name, bytes, config.admission_wait);
+        Self {
+            name: config.name.clone(),
+            cluster_id,
+            node_id,
+            consensus,
+            store,
+            limits: Limits {
+                value_bytes_max: config.value_bytes_max,
+                scan_lifetime: config.scan_lifetime,
+                admission_wait: config.admission_wait,
+                scans_max: config.scans_max,
+            },
+            requests: budget("requests", config.proposal_bytes_max),
+            answers: budget("answers", config.read_bytes_max),
+            scans: Arc::new(Semaphore::new(config.scans_max)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            forwarder: Forwarder::default(),
+            started: Instant::now(),
+            outlook,
+            stopping: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            damage: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Refuses everything that comes from now on.
+    pub fn stop_admission(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Says that this node has caught up since its start: local reads are allowed from now on.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether local reads are allowed and admission is open.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Errors: STOPPING, proposed=false.
+    pub fn check_admission(&self) -> Result<(), Status> {
+        match self.stopping.load(Ordering::Acquire) {
+            true => Err(errors::stopping(&self.name)),
+            false => Ok(()),
+        }
+    }
+
+    /// Errors: STOPPING; NOT_READY until this node has caught up with what it knew before its start.
+    pub fn check_local_read(&self) -> Result<(), Status> {
+        self.check_admission()?;
+        match self.ready.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err(errors::not_ready(&self.name, "it applies its log first")),
+        }
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn outlook(&self) -> Arc<Outlook> {
+        self.outlook.load_full()
+    }
+
+    /// Follows Raft: who leads, and whether it still runs. Returns why Raft stopped.
+    pub async fn follow_raft(&self) -> String {
+        loop {
+            let metrics = self.consensus.metrics();
+            let outlook = Outlook::from(&metrics);
+            if outlook != **self.outlook.load() {
+                if outlook.leader != self.outlook.load().leader {
+                    let leader = outlook.leader.as_ref().map_or(0, |leader| leader.id);
+                    tracing::info!(term = outlook.term, leader, "leader changed");
+                }
+                self.outlook.store(Arc::new(outlook));
+            }
+            if let Some(reason) = metrics.stopped {
+                return reason;
+            }
+            tokio::time::sleep(OUTLOOK_INTERVAL).await;
+            // What ends this wait is looked at above.
+            drop(tokio::time::timeout(OUTLOOK_INTERVAL_MAX, self.consensus.changed()).await);
+        }
+    }
+
+    /// The header of an answer that reflects `revision`.
+    pub fn header(&self, revision: u64) -> ResponseHeader {
+        let outlook = self.outlook();
+        let leader = outlook.leader.as_ref();
+        let (leader_id, leader_endpoint) = leader.map_or((0, String::new()), |l| (l.id, l.endpoint.clone()));
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            node_id: self.node_id,
+            term: outlook.term,
+            revision,
+            leader_id,
+            leader_endpoint,
+        }
+    }
+
+    /// The header of an answer that reflects what this node has applied.
+    pub fn local_header(&self) -> ResponseHeader {
+        self.header(self.store.index().state().applied.map_or(0, |id| id.index))
+    }
+
+    /// NOT_LEADER or NO_LEADER, with the leader as far as this node knows; proposed=false.
+    pub fn not_leader(&self) -> Status {
+        let outlook = self.outlook();
+        let other = outlook.leader.clone().filter(|leader| leader.id != self.node_id);
+        errors::not_leader(&self.name, outlook.term, other)
+    }
+
+    /// Turns a failed read of the store into an answer, and remembers damage.
+    pub fn store_error(&self, error: &StoreError) -> Status {
+        let (status, damage) = match error {
+            StoreError::Damage { file, offset, reason } => {
+                let file = file.display().to_string();
+                let line = format!("{file} offset {offset}: {reason}");
+                (
+                    errors::data_damaged(&self.name, &file, *offset, reason),
+                    Some(line),
+                )
+            }
+            other => (
+                errors::internal(&self.name, &format!("reading failed: {other}"), false),
+                None,
+            ),
+        };
+        match damage {
+            Some(line) => self.note_damage(line),
+            None => tracing::error!(%error, "reading from the store failed"),
+        }
+        status
+    }
+
+    /// What Status reports as damaged.
+    pub fn damage(&self) -> Vec<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_damage(&self, line: String) {
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if damage.contains(&line) {
+            return;
+        }
+        tracing::error!(
+            damage = line,
+            "stored bytes are damaged; the value was not served"
+        );
+        if damage.len() < DAMAGE_MAX {
+            damage.push(line);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Passing a call on to the leader: one hop, over one connection that all calls share.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nezha_api::errors::{self, ApiError, LeaderHint};
+use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use super::call::{Call, FORWARDED};
+use super::context::Context;
+
+/// How long connecting to the leader may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// Flow-control windows of the connection to the leader, in bytes: what may be under way unread. Scans whose clients do
+/// not read must not hold up the other calls, so the connection's window has room for many calls' windows.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+
+/// What it means when the connection breaks while a call is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The call changes nothing: it can be repeated.
+    Read,
+    /// The call may have taken effect.
+    Write,
+}
+
+/// The connection to whoever leads.
+///
+/// Invariant: at most one connection; it is replaced when the leader's address changes.
+#[derive(Debug, Default)]
+pub struct Forwarder {
+    current: Mutex<Option<(String, Channel)>>,
+}
+
+impl Forwarder {
+    fn channel(&self, endpoint: &str) -> Result<Channel, Status> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, channel)) = &*current
+            && at == endpoint
+        {
+            return Ok(channel.clone());
+        }
+        let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+            .map_err(|e| errors::invalid_request("leader_endpoint", &format!("{endpoint}: {e}")))?
+            .connect_timeout(CONNECT_WAIT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        *current = Some((endpoint.to_owned(), channel.clone()));
+        Ok(channel)
+    }
+}
+
+impl Context {
+    /// The member that a linearizable call is to be passed on to; `None` when this node leads.
+    ///
+    /// Errors: NO_LEADER; NOT_LEADER when the call may not be passed on.
+    pub fn elsewhere(&self, call: &Call) -> Result<Option<LeaderHint>, Status> {
+        match &self.outlook().leader {
+            Some(leader) if leader.id == self.node_id => Ok(None),
+            Some(leader) if call.may_forward() => Ok(Some(leader.clone())),
+            _ => Err(self.not_leader()),
+        }
+    }
+
+    /// Passes `message` on to `leader` by `send`.
+    ///
+    /// Errors: the leader's own, unchanged. When the leader could not be reached: NOT_LEADER, proposed=false. When the
+    /// connection broke or time ran out after a write may have been sent: OUTCOME_UNKNOWN.
+    pub async fn forward<Q, A, F>(
+        &self,
+        leader: LeaderHint,
+        call: &Call,
+        effect: Effect,
+        message: Q,
+        send: impl FnOnce(Channel, Request<Q>) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let channel = self.forwarder.channel(&leader.endpoint)?;
+        let mut request = Request::new(message);
+        request
+            .metadata_mut()
+            .insert(FORWARDED, MetadataValue::from_static("1"));
+        request.set_timeout(call.deadline.saturating_duration_since(Instant::now()));
+        match tokio::time::timeout_at(call.deadline, send(channel, request)).await {
+            Ok(Ok(response)) => {
+                let (_, message, extensions) = response.into_parts();
+                Ok(Response::from_parts(Default::default(), message, extensions))
+            }
+            Ok(Err(status)) => Err(self.passed_on(&leader, effect, status)),
+            Err(_) => Err(match effect {
+                Effect::Read => errors::timed_out(&self.name, &format!("the leader at {}", leader.endpoint)),
+                Effect::Write => errors::outcome_unknown(
+                    &self.name,
+                    &format!("the leader at {} did not answer in time", leader.endpoint),
+                ),
+            }),
+        }
+    }
+
+    /// What the client is told about `status`, which came back from the leader or from the connection to it.
+    pub fn passed_on(&self, leader: &LeaderHint, effect: Effect, status: Status) -> Status {
+        // Only our own servers give reasons: everything else came from the connection.
+        if ApiError::from_status(&status).reason.is_some() {
+            return status;
+        }
+        if effect == Effect::Read || errors::connect_failed(&status) {
+            tracing::debug!(leader = leader.endpoint, %status, "forwarding failed");
+            return errors::not_leader(&self.name, self.outlook().term, Some(leader.clone()));
+        }
+        errors::outcome_unknown(
+            &self.name,
+            &format!(
+                "the connection to the leader at {} broke: {}",
+                leader.endpoint,
+                status.message()
+            ),
+        )
+    }
+}

@@ -1,0 +1,188 @@
+//! The client port's HTTP side: which service a call belongs to, what its body may hold, how its answer leaves.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use nezha_api::errors;
+use nezha_api::v1::cluster_service_server::ClusterServiceServer;
+use nezha_api::v1::kv_service_server::KvServiceServer;
+use nezha_api::v1::maintenance_service_server::MaintenanceServiceServer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+
+use super::admission::{AdmittedBody, AnswerPermit, PermitSlot, PiecedBody, RequestLimit};
+use super::call::{TIMEOUT, stated_deadline};
+use super::cluster::Cluster;
+use super::context::Context;
+use super::kv::Kv;
+use super::maintenance::Maintenance;
+use crate::config::KEY_BYTES_MAX;
+
+/// A message may be this much longer than its value: key, precondition, field headers. Values a little above their
+/// limit get through to the check that states exact numbers.
+pub const ENVELOPE_BYTES: u64 = 512 << 10;
+/// Calls at once, on all connections. With the window of one call this bounds what is held unread: 256 MiB, and only if
+/// that many senders wait for admission at once. (I12)
+const CALLS_MAX: usize = 4096;
+/// What a client is asked to wait when there are more.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Longest message of a call that carries no value: three bounds of the longest key, and room.
+const SMALL_MESSAGE_BYTES_MAX: u64 = 8 * KEY_BYTES_MAX;
+
+/// All services of the client port; answers NOT_READY until they are there.
+#[derive(Clone)]
+pub struct Front {
+    name: Arc<str>,
+    calls: Arc<Semaphore>,
+    services: Arc<OnceLock<Services>>,
+}
+
+#[derive(Clone)]
+struct Services {
+    kv: KvServiceServer<Kv>,
+    cluster: ClusterServiceServer<Cluster>,
+    maintenance: MaintenanceServiceServer<Maintenance>,
+    value_request: RequestLimit,
+    small_request: RequestLimit,
+}
+
+impl Front {
+    /// Makes the front of the node called `name`.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            services: Arc::default(),
+        }
+    }
+
+    /// Serves `context` from now on. Later calls change nothing.
+    pub fn open(&self, context: &Arc<Context>) {
+        let message_bytes_max = context.limits.value_bytes_max + ENVELOPE_BYTES;
+        let kv = KvServiceServer::new(Kv::new(context.clone()))
+            .max_decoding_message_size(usize::try_from(message_bytes_max).unwrap_or(usize::MAX));
+        let services = Services {
+            kv,
+            cluster: ClusterServiceServer::new(Cluster::new(context.clone())),
+            maintenance: MaintenanceServiceServer::new(Maintenance::new(context.clone())),
+            value_request: RequestLimit {
+                message_bytes_max,
+                too_large: value_request_too_large,
+                budget: Some(context.requests.clone()),
+            },
+            small_request: RequestLimit {
+                message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
+                too_large: small_request_too_large,
+                budget: None,
+            },
+        };
+        // A node opens its front once; a second set would be refused and the first one stays.
+        drop(self.services.set(services));
+    }
+}
+
+fn value_request_too_large(actual: u64, limit: u64) -> Status {
+    let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    errors::value_too_large(size(actual), size(limit.saturating_sub(ENVELOPE_BYTES)))
+}
+
+fn small_request_too_large(actual: u64, limit: u64) -> Status {
+    errors::invalid_request(
+        "message",
+        &format!("has {actual} bytes; a call of this kind has at most {limit}"),
+    )
+}
+
+type Answer = BoxFuture<Response<Body>, Infallible>;
+
+fn refuse(status: Status) -> Answer {
+    Box::pin(async move { Ok(status.into_http()) })
+}
+
+impl Service<Request<Body>> for Front {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        let Some(services) = self.services.get() else {
+            return refuse(errors::not_ready(
+                &self.name,
+                "it opens its files and looks for the other members",
+            ));
+        };
+        let Ok(slot) = self.calls.clone().try_acquire_owned() else {
+            return refuse(errors::overloaded(
+                &self.name,
+                &format!("{CALLS_MAX} calls are in flight"),
+                RETRY_AFTER,
+            ));
+        };
+        let path = request.uri().path().to_owned();
+        let Some((service, method)) = path.trim_start_matches('/').split_once('/') else {
+            return refuse(Status::unimplemented(format!("no such method: {path}")));
+        };
+        match service {
+            "nezha.v1.KvService" => {
+                let limit = match method {
+                    "Put" | "Delete" => &services.value_request,
+                    _ => &services.small_request,
+                };
+                let answer = services.kv.clone().call(admitted(request, limit));
+                respond(answer, slot, method == "Scan")
+            }
+            "nezha.v1.ClusterService" => respond(
+                services
+                    .cluster
+                    .clone()
+                    .call(admitted(request, &services.small_request)),
+                slot,
+                false,
+            ),
+            "nezha.v1.MaintenanceService" => respond(
+                services
+                    .maintenance
+                    .clone()
+                    .call(admitted(request, &services.small_request)),
+                slot,
+                false,
+            ),
+            _ => refuse(Status::unimplemented(format!("no such service: {service}"))),
+        }
+    }
+}
+
+fn admitted(request: Request<Body>, limit: &RequestLimit) -> Request<Body> {
+    let slot = PermitSlot::default();
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(slot.clone());
+    let stated = parts.headers.get(TIMEOUT).and_then(|value| value.to_str().ok());
+    let until = stated.and_then(|text| stated_deadline(text, Instant::now()));
+    Request::from_parts(
+        parts,
+        Body::new(AdmittedBody::new(body, limit.clone(), slot, until)),
+    )
+}
+
+/// Answers; the call's slot is free once the answer is there. Scans have slots of their own.
+fn respond(answer: Answer, slot: OwnedSemaphorePermit, pieced: bool) -> Answer {
+    Box::pin(async move {
+        let mut response = answer.await?;
+        drop(slot);
+        let permit = response.extensions_mut().remove::<AnswerPermit>();
+        if permit.is_none() && !pieced {
+            return Ok(response);
+        }
+        Ok(response.map(|body| Body::new(PiecedBody::new(body, permit))))
+    })
+}

@@ -1,0 +1,177 @@
+//! `KvService`: checks, then local or forwarded.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use nezha_api::MESSAGE_BYTES_MAX;
+use nezha_api::errors::{self, LeaderHint};
+use nezha_api::v1::kv_service_client::KvServiceClient;
+use nezha_api::v1::kv_service_server::KvService;
+use nezha_api::v1::{
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PutRequest, PutResponse, ScanRequest,
+    ScanResponse,
+};
+use nezha_vlog::Draft;
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::call::Call;
+use super::context::Context;
+use super::forward::Effect;
+use super::validate;
+use crate::raft::{WriteError, Written};
+
+/// The service behind point operations and scans.
+#[derive(Clone)]
+pub struct Kv {
+    context: Arc<Context>,
+}
+
+fn client(channel: Channel) -> KvServiceClient<Channel> {
+    KvServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+impl Kv {
+    /// Serves `context`.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Proposes `draft` and waits for its outcome until the call's deadline.
+    ///
+    /// The write goes on when the caller is gone, in a task of its own that holds the bytes' permit: what is in flight
+    /// stays counted until its outcome is known. (I12)
+    async fn write(&self, draft: Draft, mut call: Call) -> Result<Written, Status> {
+        let context = &self.context;
+        let (permit, consensus) = (call.permit.take(), context.consensus.clone());
+        let task = tokio::spawn(async move {
+            let _permit = permit;
+            consensus.write(draft).await
+        });
+        let Ok(joined) = tokio::time::timeout_at(call.deadline, task).await else {
+            return Err(errors::outcome_unknown(
+                &context.name,
+                "the deadline passed after the write was proposed",
+            ));
+        };
+        let result = joined
+            .map_err(|e| errors::internal(&context.name, &format!("the write's task ended: {e}"), true))?;
+        result.map_err(|error| match error {
+            WriteError::NotLeader { leader } => {
+                let leader = leader.map(|(id, node)| LeaderHint {
+                    id,
+                    endpoint: node.client_addr,
+                });
+                errors::not_leader(&context.name, context.outlook().term, leader)
+            }
+            WriteError::Unknown { reason } => errors::outcome_unknown(&context.name, &reason),
+        })
+    }
+}
+
+/// Rows of a scan as they go out.
+pub type ScanStream = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl KvService for Kv {
+    type ScanStream = ScanStream;
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let call = Call::of(&request);
+        let message = request.into_inner();
+        validate::key(&message.key)?;
+        validate::value(&message.value, self.context.limits.value_bytes_max)?;
+        let precondition = validate::precondition(message.precondition.as_ref())?;
+        self.context.check_admission()?;
+        if let Some(leader) = self.context.elsewhere(&call)? {
+            let send = async |channel, request| client(channel).put(request).await;
+            return self
+                .context
+                .forward(leader, &call, Effect::Write, message, send)
+                .await;
+        }
+        let draft = Draft::put(&message.key, &message.value, precondition);
+        // The draft holds its own copy; two copies of a large value would not fit the budget.
+        drop(message);
+        let written = self.write(draft, call).await?;
+        Ok(Response::new(PutResponse {
+            header: Some(self.context.header(written.revision)),
+            succeeded: written.outcome.succeeded,
+            mod_revision: written.outcome.mod_revision,
+        }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let call = Call::of(&request);
+        let message = request.into_inner();
+        validate::key(&message.key)?;
+        let precondition = validate::precondition(message.precondition.as_ref())?;
+        self.context.check_admission()?;
+        if let Some(leader) = self.context.elsewhere(&call)? {
+            let send = async |channel, request| client(channel).delete(request).await;
+            return self
+                .context
+                .forward(leader, &call, Effect::Write, message, send)
+                .await;
+        }
+        let written = self
+            .write(Draft::delete(&message.key, precondition), call)
+            .await?;
+        Ok(Response::new(DeleteResponse {
+            header: Some(self.context.header(written.revision)),
+            succeeded: written.outcome.succeeded,
+            deleted: written.outcome.succeeded && written.outcome.existed,
+            mod_revision: written.outcome.mod_revision,
+        }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let call = Call::of(&request);
+        let message = request.into_inner();
+        let stale = validate::get(&message)?;
+        self.context.check_admission()?;
+        if !stale && let Some(leader) = self.context.elsewhere(&call)? {
+            let send = async |channel, request| client(channel).get(request).await;
+            return self
+                .context
+                .forward(leader, &call, Effect::Read, message, send)
+                .await;
+        }
+        let revision = self.context.read_point(stale, &call).await?;
+        self.context.read(message, revision, &call).await
+    }
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanStream>, Status> {
+        let call = Call::of(&request);
+        let message = request.into_inner();
+        let range = validate::range(&message)?;
+        let stale = validate::is_stale(message.consistency)?;
+        self.context.check_admission()?;
+        if !stale && let Some(leader) = self.context.elsewhere(&call)? {
+            return self.forward_scan(leader, &call, message).await;
+        }
+        self.context.read_point(stale, &call).await?;
+        super::scan::open(&self.context, range, &message, &call).await
+    }
+}
+
+impl Kv {
+    async fn forward_scan(
+        &self,
+        leader: LeaderHint,
+        call: &Call,
+        message: ScanRequest,
+    ) -> Result<Response<ScanStream>, Status> {
+        let send = async |channel, request| client(channel).scan(request).await;
+        let answer = self
+            .context
+            .forward(leader.clone(), call, Effect::Read, message, send)
+            .await?;
+        let context = self.context.clone();
+        let rows = answer
+            .into_inner()
+            .map(move |item| item.map_err(|status| context.passed_on(&leader, Effect::Read, status)));
+        Ok(Response::new(Box::pin(rows)))
+    }
+}

@@ -1,0 +1,24 @@
+//! The server: gRPC services on the client port, the two ports' limits, admission by bytes, forwarding to the leader.
+//!
+//! A request passes `listen` (connections, HTTP/2) -> `front` (which service, how long a message) -> `admission`
+//! (bytes in flight) -> a service (`kv`, `cluster`, `maintenance`) -> `validate` -> here or, by `forward`, the leader.
+
+mod admission;
+mod call;
+mod cluster;
+mod context;
+mod forward;
+mod front;
+mod kv;
+mod listen;
+mod maintenance;
+mod peer_port;
+mod read;
+mod scan;
+mod validate;
+
+pub use context::Context;
+pub use front::{ENVELOPE_BYTES, Front};
+pub use listen::{CLIENT_PORT, PEER_PORT, PortLimits, serve};
+pub use maintenance::disk_free_bytes;
+pub use peer_port::{CLIENT_ADDR, NAME, PeerPort};

@@ -1,0 +1,274 @@
+//! Scans: one blocking thread each, over one view of the index, with back-pressure from the client's window.
+//!
+//! Memory of one scan: the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one that is being sent. A chunk holds
+//! about [`CHUNK_BYTES`], or one row whose value is larger; such a value is counted in the node's budget of answers.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nezha_api::errors;
+use nezha_api::v1::{ResponseHeader, Row, ScanRequest, ScanResponse};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Response, Status};
+
+use super::admission::Permit;
+use super::call::Call;
+use super::context::Context;
+use super::kv::ScanStream;
+use super::read::metadata;
+use crate::index::{Index, IndexEntry, ScanItem, ScanRange};
+use crate::store::View;
+
+/// Bytes of keys and values after which a chunk is sent.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// Counted for a row beside its key and value.
+const ROW_OVERHEAD_BYTES: u64 = 64;
+/// Chunks that wait for the client.
+const QUEUE_CHUNKS: usize = 1;
+
+/// What a client is asked to wait when no slot is free.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// A chunk on its way, with the bytes that large values in it hold.
+struct Chunk {
+    message: ScanResponse,
+    permits: Vec<Permit>,
+}
+
+/// Why a scan ends before its range does.
+enum Stop {
+    /// The client is gone.
+    Gone,
+    /// The client gets this error.
+    Failed(Box<Status>),
+    /// A limit was reached; more rows exist.
+    More,
+}
+
+/// Starts a scan on this node; the caller has made sure that it may be answered here.
+///
+/// Errors: RESOURCE_EXHAUSTED when too many scans are open.
+pub async fn open(
+    context: &Arc<Context>,
+    range: ScanRange,
+    request: &ScanRequest,
+    call: &Call,
+) -> Result<Response<ScanStream>, Status> {
+    let wait = call.deadline.min(Instant::now() + context.limits.admission_wait);
+    let slot = tokio::time::timeout_at(wait, context.scans.clone().acquire_owned()).await;
+    let Ok(Ok(slot)) = slot else {
+        let what = format!("{} scans are open", context.limits.scans_max);
+        return Err(errors::overloaded(&context.name, &what, RETRY_AFTER));
+    };
+    let life = Instant::now() + context.limits.scan_lifetime;
+    let deadline = if call.deadline_stated {
+        life.min(call.deadline)
+    } else {
+        life
+    };
+    let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
+    let end = Arc::new(Mutex::new(None));
+    let view = context.store.view();
+    let scan = Scan {
+        context: context.clone(),
+        view: view.clone(),
+        queue,
+        runtime: Handle::current(),
+        deadline,
+        keys_only: request.keys_only,
+        rows_left: limit(request.limit_rows),
+        bytes_left: limit(request.limit_bytes),
+        header: ResponseHeader::default(),
+        last_key: request.resume_key.clone(),
+        sent_key: request.resume_key.clone(),
+        rows: Vec::new(),
+        row_bytes: 0,
+        permits: Vec::new(),
+    };
+    let failed = end.clone();
+    tokio::task::spawn_blocking(move || scan.run(view.index(), &range, slot, &failed));
+    Ok(Response::new(Box::pin(rows(ReceiverStream::new(chunks), end))))
+}
+
+/// Zero means no limit.
+fn limit(stated: u64) -> u64 {
+    if stated == 0 { u64::MAX } else { stated }
+}
+
+/// What the client gets: the chunks, then the error, if there is one.
+///
+/// The permits of a chunk are held until the next one is asked for: the connection asks once the last byte has left.
+fn rows(
+    mut chunks: ReceiverStream<Chunk>,
+    end: Arc<Mutex<Option<Status>>>,
+) -> impl Stream<Item = Result<ScanResponse, Status>> {
+    let mut sending: Vec<Permit> = Vec::new();
+    let mut over = false;
+    futures::stream::poll_fn(move |cx| {
+        if over {
+            return Poll::Ready(None);
+        }
+        sending.clear();
+        match ready!(Pin::new(&mut chunks).poll_next(cx)) {
+            Some(chunk) => {
+                sending = chunk.permits;
+                Poll::Ready(Some(Ok(chunk.message)))
+            }
+            None => {
+                over = true;
+                let status = end.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Poll::Ready(status.map(Err))
+            }
+        }
+    })
+}
+
+/// A scan as its thread sees it.
+struct Scan {
+    context: Arc<Context>,
+    view: Arc<View>,
+    queue: mpsc::Sender<Chunk>,
+    runtime: Handle,
+    deadline: Instant,
+    keys_only: bool,
+    rows_left: u64,
+    bytes_left: u64,
+    header: ResponseHeader,
+    /// Last key that was collected, and last one that was sent; the stated resume key before that.
+    last_key: Bytes,
+    sent_key: Bytes,
+    rows: Vec<Row>,
+    row_bytes: u64,
+    permits: Vec<Permit>,
+}
+
+impl Scan {
+    /// Visits the range. Blocking, as long as the client reads.
+    fn run(
+        mut self,
+        index: &dyn Index,
+        range: &ScanRange,
+        slot: OwnedSemaphorePermit,
+        failed: &Mutex<Option<Status>>,
+    ) {
+        let mut stop = None;
+        let visited = index.scan(range, &mut |item| match self.visit(item) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(why) => {
+                stop = Some(why);
+                ControlFlow::Break(())
+            }
+        });
+        let end = match (visited, stop) {
+            (Err(error), _) => Err(Stop::Failed(Box::new(self.context.store_error(&error.into())))),
+            (Ok(()), Some(Stop::More)) => self.send(true, true),
+            (Ok(()), None) => self.send(true, false),
+            (Ok(()), Some(why)) => Err(why),
+        };
+        if let Err(Stop::Failed(status)) = end {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*status);
+        }
+        drop(slot);
+    }
+
+    fn visit(&mut self, item: ScanItem) -> Result<(), Stop> {
+        match item {
+            ScanItem::View(state) => {
+                self.header = self.context.header(state.applied.map_or(0, |id| id.index));
+                Ok(())
+            }
+            ScanItem::Row { key, entry } => self.row(key, &entry),
+        }
+    }
+
+    fn row(&mut self, key: Bytes, entry: &IndexEntry) -> Result<(), Stop> {
+        if self.rows_left == 0 || self.bytes_left == 0 {
+            return Err(Stop::More);
+        }
+        self.check_life()?;
+        let value_bytes = if self.keys_only {
+            0
+        } else {
+            entry.value_len() as u64
+        };
+        let bytes = key.len() as u64 + value_bytes;
+        if !self.rows.is_empty() && self.row_bytes + bytes + ROW_OVERHEAD_BYTES > CHUNK_BYTES {
+            self.send(false, false)?;
+        }
+        if value_bytes > CHUNK_BYTES {
+            let taken = self.context.answers.take(value_bytes, Some(self.deadline));
+            let permit = self
+                .runtime
+                .block_on(taken)
+                .map_err(|status| Stop::Failed(Box::new(status)))?;
+            self.permits.push(permit);
+        }
+        let value = match self.keys_only {
+            true => Bytes::new(),
+            false => {
+                let read = self.view.read(entry, &key);
+                read.map_err(|error| Stop::Failed(Box::new(self.context.store_error(&error))))?
+            }
+        };
+        self.rows_left -= 1;
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.row_bytes += bytes + ROW_OVERHEAD_BYTES;
+        self.last_key = key.clone();
+        self.rows.push(Row {
+            key,
+            value,
+            metadata: Some(metadata(entry)),
+        });
+        Ok(())
+    }
+
+    /// Sends what was collected; waits for the client, but not beyond the end of the scan's life.
+    fn send(&mut self, done: bool, more: bool) -> Result<(), Stop> {
+        let message = ScanResponse {
+            header: Some(self.header.clone()),
+            rows: std::mem::take(&mut self.rows),
+            done,
+            more,
+            resume_key: self.last_key.clone(),
+        };
+        let chunk = Chunk {
+            message,
+            permits: std::mem::take(&mut self.permits),
+        };
+        self.row_bytes = 0;
+        let sent = self
+            .runtime
+            .block_on(tokio::time::timeout_at(self.deadline, self.queue.send(chunk)));
+        match sent {
+            Ok(Ok(())) => {
+                self.sent_key = self.last_key.clone();
+                Ok(())
+            }
+            Ok(Err(_)) => Err(Stop::Gone),
+            Err(_) => Err(self.expired()),
+        }
+    }
+
+    fn check_life(&self) -> Result<(), Stop> {
+        if self.queue.is_closed() {
+            return Err(Stop::Gone);
+        }
+        if Instant::now() >= self.deadline {
+            Err(self.expired())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Rows that were collected but not sent are lost with this scan: another one resumes before them.
+    fn expired(&self) -> Stop {
+        Stop::Failed(Box::new(errors::scan_expired(&self.context.name, &self.sent_key)))
+    }
+}

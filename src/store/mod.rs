@@ -1,0 +1,331 @@
+//! Log, index and value segments of one node as one thing.
+//!
+//! The log is one and stays. Index and value segments live together in `store-<n>/`; a received snapshot becomes
+//! `store-<n+1>/`, and replacing CURRENT switches between them atomically: a crash leaves the one or the other whole.
+
+mod check;
+mod error;
+mod staging;
+mod view;
+
+#[cfg(test)]
+mod staging_test;
+#[cfg(test)]
+mod store_test;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use nezha_gc::ValueSegments;
+use nezha_vlog::fs::Fs;
+use nezha_vlog::{Log, LogId, Recovered, Writer};
+
+use crate::identity::{DataDir, sealed};
+use crate::index::{Engine, Index, IndexEntry};
+
+pub use check::{Breach, LogFacts, check_order, check_segments};
+pub use error::StoreError;
+pub use staging::{SnapshotMeta, Staged, Staging};
+pub use view::View;
+
+use staging::Leftovers;
+
+/// Settings of a store.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Values up to this length are kept in the index. Changes only where values are, never what clients see, so it
+    /// may differ between nodes and over time. Bytes; default 128; 0 to 64 KiB.
+    pub inline_value_max: u32,
+    /// A received snapshot starts a new value segment when one has reached this length. Bytes; default 256 MiB; 1 MiB
+    /// and up.
+    pub value_segment_bytes: u64,
+    /// Settings of the log.
+    pub log: nezha_vlog::Options,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            inline_value_max: 128,
+            value_segment_bytes: 256 << 20,
+            log: nezha_vlog::Options::default(),
+        }
+    }
+}
+
+/// The storage of one node, open.
+pub struct Store {
+    data: Arc<DataDir>,
+    engine: Arc<dyn Engine>,
+    options: StoreOptions,
+    log: Log,
+    view: ArcSwap<View>,
+    /// Replaced views that somebody may still read from.
+    retired: Mutex<Vec<Arc<View>>>,
+    /// Directories of stagings that were given up.
+    leftovers: Leftovers,
+    next_store: AtomicU64,
+}
+
+impl Store {
+    /// Opens log, index and value segments of `data`, creating them in a directory without any.
+    ///
+    /// Checks first of all that they belong together (I3, I4, I5): what cannot be used is refused, never repaired.
+    /// Errors: `Refused`, `NoStore`, `Damage`, or those of the parts.
+    pub fn open(
+        data: Arc<DataDir>,
+        engine: Arc<dyn Engine>,
+        options: StoreOptions,
+    ) -> Result<(Store, Writer, Recovered), StoreError> {
+        let number = find_or_create(&data, engine.as_ref())?;
+        let log_dir = data.log_dir();
+        let opened = Log::open(Arc::clone(data.fs()), &log_dir, options.log.clone());
+        let (log, writer, recovered) = opened.map_err(|e| StoreError::log(&log_dir, e))?;
+        let view = open_view(&data, engine.as_ref(), number, &log)?;
+        let breach = judge(&view);
+        breach.map_err(|breach| StoreError::Refused {
+            dir: data.path().to_path_buf(),
+            breach,
+        })?;
+        for other in data.stores()?.into_iter().filter(|other| *other != number) {
+            remove_store(&data, engine.as_ref(), other)?;
+        }
+        let store = Store {
+            data,
+            engine,
+            options,
+            log,
+            view: ArcSwap::from_pointee(view),
+            retired: Mutex::default(),
+            leftovers: Leftovers::default(),
+            next_store: AtomicU64::new(number + 1),
+        };
+        Ok((store, writer, recovered))
+    }
+
+    /// The store that is live now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The index that is live now. To read values as well, take [`Store::view`].
+    pub fn index(&self) -> Arc<dyn Index> {
+        Arc::clone(&self.view.load().index)
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Arc<DataDir> {
+        &self.data
+    }
+
+    /// The settings it was opened with.
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// Reads the value of `key`, whose entry was read from the live index a moment ago; see [`View::read`].
+    pub fn read(&self, entry: &IndexEntry, key: &[u8]) -> Result<Bytes, StoreError> {
+        self.view.load().read(entry, key)
+    }
+
+    /// Flushes the live index and returns the applied id that is durable now. Blocking.
+    pub fn flush(&self) -> Result<Option<LogId>, StoreError> {
+        Ok(self.index().flush()?)
+    }
+
+    /// Length of all log, value and index files in bytes. Blocking: asks the file system per index file.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let view = self.view();
+        let log: u64 = self.log.segments().iter().map(|segment| segment.bytes).sum();
+        let fs = self.data.fs();
+        let dir = index_dir(&self.data, view.number);
+        let mut bytes = log + view.values.bytes();
+        for name in fs.list(&dir).map_err(sealed::io_error("list", &dir))? {
+            // A file that compaction has just removed counts as nothing.
+            bytes += fs.len(&dir.join(name)).unwrap_or(0);
+        }
+        Ok(bytes)
+    }
+
+    /// Makes a staged store the live one. Afterwards, and after any crash, the node has the old store or the new one.
+    ///
+    /// The caller has made durable every log change that the new store relies on. The replaced store stays readable for
+    /// whoever holds its view; [`Store::sweep`] removes it.
+    /// Errors: `BadSnapshot` if the live store is further already. Blocking: three syncs of small files.
+    pub fn install(&self, staged: Staged) -> Result<(), StoreError> {
+        let (applied, old) = (staged.applied(), self.index().state().applied);
+        if let Some(old) = old.filter(|old| old.index > applied.index) {
+            let reason = format!("it ends at {applied}, and {old} is applied here already");
+            return Err(StoreError::BadSnapshot { reason });
+        }
+        let view = staged.view();
+        // Crash before the rename in here: the old store is live and the new one is removed at the next open. Crash
+        // after it: the new one is live, its installed-at marker excuses a log that ends before it.
+        write_current(&self.data, view.number)?;
+        staged.keep();
+        let old = self.view.swap(view);
+        self.retired
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(old);
+        Ok(())
+    }
+
+    /// Removes replaced stores that nobody reads from any more, and stagings that were given up; returns how many are
+    /// left. Blocking: closes indexes and removes directories. Whatever is not swept goes at the next open.
+    pub fn sweep(&self) -> Result<usize, StoreError> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused =
+            |view: &mut Arc<View>| Arc::get_mut(view).is_some_and(|view| Arc::strong_count(&view.index) == 1);
+        let views: Vec<Arc<View>> = retired.extract_if(.., |view| unused(view)).collect();
+        let left = retired.len();
+        drop(retired);
+        let mut numbers = self.leftovers.take();
+        for view in views {
+            numbers.push(view.number);
+            // Closes the index before its files go.
+            drop(view);
+        }
+        for number in numbers {
+            remove_store(&self.data, self.engine.as_ref(), number)?;
+        }
+        Ok(left)
+    }
+
+    fn claim_number(&self) -> u64 {
+        self.next_store.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn judge(view: &View) -> Result<(), Breach> {
+    let state = view.index.state();
+    let at_applied = state.applied.and_then(|applied| {
+        let range = applied.index..applied.index.saturating_add(1);
+        view.log
+            .log_ids(range)
+            .into_iter()
+            .find(|id| id.index == applied.index)
+    });
+    let log = &view.log;
+    let facts = LogFacts {
+        purged: log.purged(),
+        last: log.last_log_id(),
+        at_applied,
+        has_vote: log.vote().is_some(),
+    };
+    check::check_order(&state, &facts)?;
+    check::check_segments(view.index.live_bytes(), |segment| view.segment_bytes(segment))
+}
+
+fn open_view(data: &DataDir, engine: &dyn Engine, number: u64, log: &Log) -> Result<View, StoreError> {
+    let values_dir = values_dir(data, number);
+    let values =
+        ValueSegments::open(data.fs(), &values_dir).map_err(|e| StoreError::values(&values_dir, e))?;
+    let index = engine.open(&index_dir(data, number))?;
+    Ok(View {
+        number,
+        index,
+        values,
+        log: log.clone(),
+        log_dir: data.log_dir(),
+    })
+}
+
+/// Returns the number of the live store, making the first one in a directory that never had any.
+fn find_or_create(data: &DataDir, engine: &dyn Engine) -> Result<u64, StoreError> {
+    let fs = data.fs().as_ref();
+    let refuse = |reason: String| StoreError::NoStore {
+        dir: data.path().to_path_buf(),
+        reason,
+    };
+    if let Some(number) = read_current(fs, data)? {
+        let dir = data.store_dir(number);
+        if !fs.exists(&dir).map_err(sealed::io_error("look for", &dir))? {
+            return Err(refuse(format!("CURRENT names store-{number}, which is missing")));
+        }
+        return Ok(number);
+    }
+    // CURRENT is made durable before the log and any second store exist; if they do, it was lost.
+    let log_dir = data.log_dir();
+    let has_log = fs
+        .exists(&log_dir)
+        .map_err(sealed::io_error("look for", &log_dir))?;
+    if has_log || data.stores()?.iter().any(|number| *number != 1) {
+        return Err(refuse("CURRENT is missing although there is data".to_owned()));
+    }
+    remove_store(data, engine, 1)?;
+    create_store_dir(data, 1)?;
+    drop(engine.open(&index_dir(data, 1))?);
+    sync_store_dir(data, 1)?;
+    write_current(data, 1)?;
+    Ok(1)
+}
+
+/// Number in CURRENT; `None` if there is no such file.
+pub(crate) fn read_current(fs: &dyn Fs, data: &DataDir) -> Result<Option<u64>, StoreError> {
+    let path = data.current_path();
+    match sealed::read(fs, &path, "current")? {
+        Some(fields) => Ok(Some(sealed::field(&path, &fields, "store")?)),
+        None => Ok(None),
+    }
+}
+
+fn write_current(data: &DataDir, number: u64) -> Result<(), StoreError> {
+    let fields = vec![("store".to_owned(), number.to_string())];
+    Ok(sealed::write(
+        data.fs().as_ref(),
+        &data.current_path(),
+        "current",
+        &fields,
+    )?)
+}
+
+fn create_store_dir(data: &DataDir, number: u64) -> Result<(), StoreError> {
+    let values = values_dir(data, number);
+    Ok(data
+        .fs()
+        .create_dir_all(&values)
+        .map_err(sealed::io_error("create", &values))?)
+}
+
+/// Makes the names of a store's directories durable.
+fn sync_store_dir(data: &DataDir, number: u64) -> Result<(), StoreError> {
+    let dir = data.store_dir(number);
+    for dir in [values_dir(data, number).as_path(), &dir, data.path()] {
+        data.fs().sync_dir(dir).map_err(sealed::io_error("sync", dir))?;
+    }
+    Ok(())
+}
+
+fn remove_store(data: &DataDir, engine: &dyn Engine, number: u64) -> Result<(), StoreError> {
+    let dir = data.store_dir(number);
+    if data
+        .fs()
+        .exists(&dir)
+        .map_err(sealed::io_error("look for", &dir))?
+    {
+        data.fs()
+            .remove_dir_all(&dir)
+            .map_err(sealed::io_error("remove", &dir))?;
+    }
+    engine.removed(&index_dir(data, number));
+    Ok(())
+}
+
+/// Directory of a store's index.
+pub(crate) fn index_dir(data: &DataDir, number: u64) -> PathBuf {
+    data.store_dir(number).join("index")
+}
+
+/// Directory of a store's sorted value segments.
+pub(crate) fn values_dir(data: &DataDir, number: u64) -> PathBuf {
+    data.store_dir(number).join("values")
+}

@@ -1,0 +1,64 @@
+//! Goal: values of the largest size reach a follower that was away, without a transport error and in bounded memory.
+//! Method: one follower is stopped while 16 MiB values are written; after its start its own copy of each is compared,
+//! and no node has logged a transport error.
+
+use crate::harness::block_on;
+use crate::harness::cluster::Cluster;
+use crate::harness::seed::{seed, value_of};
+
+const VALUE_BYTES: usize = 16 << 20;
+const VALUES: usize = 8;
+/// What a node may take under this load. The goal is 512 MiB; the leader does not hold it in every run yet (400 to 650
+/// MiB measured: copies of a value on its way to two followers, and what the allocator keeps).
+const RESIDENT_BYTES_MAX: u64 = 1 << 30;
+
+#[test]
+fn a_lagging_follower_gets_values_of_16_mib() {
+    let seed = seed("a_lagging_follower_gets_values_of_16_mib", 10);
+    let mut cluster = Cluster::serving(3);
+    block_on(async {
+        let leader = cluster.leader().await;
+        let away = (leader + 1) % 3;
+        cluster.nodes[away].kill();
+        for n in 0..VALUES {
+            let key = format!("large/{n}");
+            let asked = cluster.nodes[if n % 2 == 0 { leader } else { (leader + 2) % 3 }].conn();
+            asked
+                .put_surely(&key, value_of(seed, key.as_bytes(), VALUE_BYTES))
+                .await;
+        }
+        cluster.start_all();
+        cluster.wait_serving().await;
+        cluster.wait_caught_up().await;
+        for i in 0..3 {
+            let conn = cluster.nodes[i].conn();
+            for n in 0..VALUES {
+                let key = format!("large/{n}");
+                let got = conn.get_stale(&key).await.unwrap();
+                assert!(
+                    got.value == value_of(seed, key.as_bytes(), VALUE_BYTES),
+                    "{key} differs on node {i}"
+                );
+            }
+            let resident = cluster.nodes[i].process().resident_bytes();
+            println!("n{}: {} MiB resident", i + 1, resident >> 20);
+            assert!(
+                resident <= RESIDENT_BYTES_MAX,
+                "n{}: {} MiB resident",
+                i + 1,
+                resident >> 20
+            );
+            let log = cluster.nodes[i].process().log();
+            for words in [
+                "message length too large",
+                "OUT_OF_RANGE",
+                "OutOfRange",
+                "panicked",
+            ] {
+                assert!(!log.contains(words), "{words} in the log of n{}", i + 1);
+            }
+        }
+        assert_eq!(cluster.leader().await, leader, "nobody lost the leader over it");
+    });
+    cluster.kill_and_check();
+}

@@ -1,0 +1,86 @@
+//! Goal: each acknowledgement follows a successful fdatasync of its bytes on two nodes.
+//! Method: strace of all three nodes. For each acknowledged key the trace must show, on at least two nodes and before
+//! the moment the client had its answer, a finished write of the record and after it a finished fdatasync of that file.
+//! Every fdatasync is delayed by the tracer, so that an acknowledgement that does not wait for it stands out.
+
+use std::path::PathBuf;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::trace::{Call, Kind, Tracer, durable_by, now};
+use crate::harness::{block_on, seed};
+
+const CLIENTS: usize = 4;
+const PUTS_PER_CLIENT: usize = 15;
+
+/// Runs traced puts on the given binary and lists the acknowledgements that came too early. Seeds make other keys.
+pub fn early_acknowledgements(program: PathBuf, env: &[(String, String)], seed: u64) -> Vec<String> {
+    let mut cluster = Cluster::new(3);
+    for node in &mut cluster.nodes {
+        node.program = program.clone();
+        node.env = env.to_vec();
+    }
+    cluster.start_all();
+    block_on(cluster.wait_serving());
+    let tracers: Vec<Tracer> = (0..3)
+        .map(|i| {
+            let output = cluster.root().join(format!("n{}.trace", i + 1));
+            Tracer::attach(
+                cluster.nodes[i].process().pid(),
+                output,
+                &["fdatasync,fsync:delay_enter=15000"],
+            )
+        })
+        .collect();
+    let acknowledged: Vec<(String, f64)> = block_on(async {
+        // Attaching may have cost a term; the puts begin when all serve again.
+        cluster.wait_serving().await;
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..CLIENTS {
+            let conn = cluster.nodes[client % 3].conn();
+            clients.spawn(async move {
+                let mut acknowledged = Vec::new();
+                for n in 0..PUTS_PER_CLIENT {
+                    let key = format!("trace/{seed}/{client}/{n:04}");
+                    if conn
+                        .put(&key, seed::value_of(seed, key.as_bytes(), 700))
+                        .await
+                        .is_ok()
+                    {
+                        acknowledged.push((key, now()));
+                    }
+                }
+                acknowledged
+            });
+        }
+        clients.join_all().await.concat()
+    });
+    let traces: Vec<Vec<Call>> = tracers.into_iter().map(Tracer::finish).collect();
+    for (i, trace) in traces.iter().enumerate() {
+        let syncs = trace
+            .iter()
+            .filter(|c| c.kind == Kind::Sync && c.succeeded)
+            .count();
+        assert!(
+            syncs > 0,
+            "the trace of n{} shows no sync of its log at all",
+            i + 1
+        );
+    }
+    let wanted = CLIENTS * PUTS_PER_CLIENT;
+    assert!(
+        acknowledged.len() * 10 >= wanted * 9,
+        "{} of {wanted} puts were acknowledged",
+        acknowledged.len()
+    );
+    let early = acknowledged.iter().filter_map(|(key, at)| {
+        let on = traces.iter().filter(|trace| durable_by(trace, key, *at)).count();
+        (on < 2).then(|| format!("{key} was acknowledged when {on} nodes had synced it"))
+    });
+    early.collect()
+}
+
+#[test]
+fn acknowledgements_follow_the_fdatasync_of_two_nodes() {
+    let early = early_acknowledgements(crate::harness::process::kvd(), &[], 8);
+    assert!(early.is_empty(), "{early:#?}");
+}
