@@ -3,6 +3,7 @@
 
 pub mod bootstrap;
 pub mod config;
+pub mod exit;
 pub mod identity;
 pub mod index;
 pub mod local;

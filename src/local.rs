@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 
-use crate::node::exit;
+use crate::exit;
 
 /// Set for a child: it ends when its parent does.
 const SUPERVISED: &str = "KVD_SUPERVISED";

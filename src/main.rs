@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use nezha::config::{Config, LogFormat, Options};
+use nezha::exit;
 use nezha::local::{self, LocalOptions};
-use nezha::node::{self, exit};
+use nezha::node;
 use nezha::offline::{self, DumpFormat, OfflineError};
 use tracing_subscriber::EnvFilter;
 
@@ -100,19 +101,8 @@ fn serve(options: Options) -> i32 {
     }
     end_on_panic();
     local::die_with_parent();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("kvd")
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("kvd: cannot start threads: {error}");
-            return exit::OTHER;
-        }
-    };
     let json = config.log_format == LogFormat::Json;
-    let Err(error) = runtime.block_on(node::run(config)) else {
+    let Err(error) = node::run(config) else {
         return 0;
     };
     let code = error.exit_code();
@@ -156,7 +146,7 @@ fn dump(offline: &Offline) -> i32 {
 
 fn refuse(error: &OfflineError) -> i32 {
     eprintln!("kvd: {error}");
-    node::offline_exit_code(error)
+    exit::offline_exit_code(error)
 }
 
 fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::peer::peer_service_server::PeerServiceServer;
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,32 +14,12 @@ use tokio::task::JoinHandle;
 
 use crate::bootstrap::{self, BootError, Established};
 use crate::config::{Config, MIB};
-use crate::identity::{DataDir, Identity, IdentityError};
-use crate::index::{IndexError, RocksEngine, RocksOptions};
-use crate::offline::OfflineError;
-use crate::raft::{AdminError, Consensus, PeerIdentity, PeerServer, Settings, StartError};
+use crate::exit::{self, NodeError};
+use crate::identity::{DataDir, Identity};
+use crate::index::{RocksEngine, RocksOptions};
+use crate::raft::{Consensus, PeerIdentity, PeerServer, Settings};
 use crate::server::{self, CLIENT_PORT, Context, Front, PEER_PORT, PeerPort, disk_free_bytes};
-use crate::store::{Store, StoreError, StoreOptions};
-
-/// Exit codes of kvd. Part of its interface: scripts and supervisors act on them.
-pub mod exit {
-    /// Something that none of the others names.
-    pub const OTHER: i32 = 1;
-    /// Options that make no configuration.
-    pub const USAGE: i32 = 2;
-    /// No space to start.
-    pub const NO_SPACE: i32 = 10;
-    /// A write or sync of the log failed: what was not synced is not acknowledged, and the process stops.
-    pub const LOG_FAILED: i32 = crate::raft::EXIT_LOG_FAILED;
-    /// Data that cannot be used: damaged, or of an unknown format.
-    pub const DATA_REFUSED: i32 = 12;
-    /// The directory belongs to another node or cluster, or was wiped.
-    pub const WRONG_DIRECTORY: i32 = crate::raft::EXIT_REFUSED;
-    /// Another process uses the directory.
-    pub const LOCKED: i32 = 14;
-    /// A port is taken.
-    pub const PORT_IN_USE: i32 = 15;
-}
+use crate::store::{Store, StoreOptions};
 
 /// A node does not start with less free space.
 const START_FREE_BYTES_MIN: u64 = 64 * MIB;
@@ -52,124 +31,27 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// How often stores that a snapshot has replaced are looked at for removal.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Why a node does not run, or stopped.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The directory, or this node's right to it.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// Log, index or values.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Raft refused to start.
-    #[error(transparent)]
-    Raft(#[from] StartError),
-    /// Raft refused to form the cluster, or stopped while it started.
-    #[error("forming the cluster failed: {0}")]
-    Form(#[from] AdminError),
-    /// A port cannot be listened on.
-    #[error("cannot listen on {addr} ({option}): {source}. Next: {next}")]
-    Port {
-        /// The address.
-        addr: String,
-        /// The option that names it.
-        option: &'static str,
-        /// The operating system's answer.
-        source: io::Error,
-        /// What to do.
-        next: &'static str,
-    },
-    /// Too little space to start.
-    #[error(
-        "no space: {dir} is on a file system with {free} bytes free, kvd needs {needed} to start. Next: free some space on that file system, or move \
-         the directory to a larger one and start with --data-dir there"
-    )]
-    NoSpace {
-        /// The directory.
-        dir: String,
-        /// Free bytes.
-        free: u64,
-        /// Needed bytes.
-        needed: u64,
-    },
-    /// The operating system refused something else.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// The answer.
-        source: io::Error,
-    },
-    /// Raft stopped by itself.
-    #[error("Raft stopped: {reason}. Next: see the log above; start the node again once the cause is gone")]
-    RaftStopped {
-        /// Why.
-        reason: String,
-        /// The log could not be written.
-        log_failed: bool,
-    },
-}
-
-impl NodeError {
-    /// The exit code that goes with it.
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::Boot(BootError::Identity(error)) | Self::Store(StoreError::Identity(error)) => {
-                identity_exit(error)
-            }
-            Self::Boot(BootError::NoOrigin { .. } | BootError::OtherAddress { .. }) => exit::USAGE,
-            Self::Boot(_) => exit::WRONG_DIRECTORY,
-            Self::Store(error) if is_no_space(error) => exit::NO_SPACE,
-            Self::Store(
-                StoreError::Refused { .. } | StoreError::NoStore { .. } | StoreError::Damage { .. },
-            ) => exit::DATA_REFUSED,
-            Self::Store(StoreError::Index(IndexError::UnknownFormat { .. })) => exit::DATA_REFUSED,
-            Self::Store(StoreError::Log(_) | StoreError::Values(_)) => exit::DATA_REFUSED,
-            Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => exit::PORT_IN_USE,
-            Self::NoSpace { .. } => exit::NO_SPACE,
-            Self::RaftStopped { log_failed: true, .. } => exit::LOG_FAILED,
-            _ => exit::OTHER,
-        }
-    }
-}
-
-fn identity_exit(error: &IdentityError) -> i32 {
-    match error {
-        IdentityError::Locked { .. } => exit::LOCKED,
-        IdentityError::Damage { .. } | IdentityError::UnknownVersion { .. } => exit::DATA_REFUSED,
-        IdentityError::Missing { .. }
-        | IdentityError::OtherNode { .. }
-        | IdentityError::OtherCluster { .. } => exit::WRONG_DIRECTORY,
-        error if is_no_space(error) => exit::NO_SPACE,
-        _ => exit::OTHER,
-    }
-}
-
-/// The exit code of `kvd check` and `kvd dump` when they cannot look at a directory.
-pub fn offline_exit_code(error: &OfflineError) -> i32 {
-    match error {
-        OfflineError::Identity(error) => identity_exit(error),
-        OfflineError::NoNode { .. } => exit::WRONG_DIRECTORY,
-        OfflineError::Output(_) => exit::OTHER,
-        OfflineError::Store(_) | OfflineError::Log(_) | OfflineError::Values(_) | OfflineError::Index(_) => {
-            exit::DATA_REFUSED
-        }
-    }
-}
-
-/// Whether the operating system said, somewhere below `error`, that the disk is full.
-fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
-    })
-}
-
-/// Runs a node until it is told to stop by SIGTERM or SIGINT; a second signal ends the process at once.
+/// Runs a node until it is told to stop by SIGTERM or SIGINT; a second signal ends the process at once. Blocking.
+///
+/// The caller ends the process afterwards: what still runs is left alone, and no destructor writes any more.
 ///
 /// Errors: see [`NodeError`]; each names its reason and next step, and has an exit code.
-pub async fn run(config: Config) -> Result<(), NodeError> {
+pub fn run(config: Config) -> Result<(), NodeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("kvd")
+        .build()
+        .map_err(|source| NodeError::System {
+            what: "cannot start threads".to_owned(),
+            source,
+        })?;
+    // Here rather than in the binary, which would otherwise compile all of the node once more.
+    let result = runtime.block_on(serve(config));
+    std::mem::forget(runtime);
+    result
+}
+
+async fn serve(config: Config) -> Result<(), NodeError> {
     let mut stop = Stop::listen()?;
     tokio::select! {
         started = Node::start(config) => {
@@ -262,7 +144,12 @@ impl Node {
             .as_ref()
             .map_or_else(|| rand::random_range(1..=u64::MAX), |found| found.incarnation);
         let front = Front::new(&config.name);
-        let peer_port = PeerPort::new(&config.name, &config.advertise_client, incarnation);
+        let peer_port = PeerPort::new(
+            &config.name,
+            &config.advertise_client,
+            incarnation,
+            found.is_some(),
+        );
         let message_bytes_max = MESSAGE_BYTES_MAX;
         let peer_service = PeerServiceServer::new(peer_port.clone())
             .max_decoding_message_size(message_bytes_max)
@@ -484,8 +371,7 @@ fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Settings {
         heartbeat_ms: millis(config.heartbeat),
-        election_ms_min: millis(config.election_timeout),
-        election_ms_max: millis(config.election_timeout) * 2,
+        election_ms: millis(config.election_timeout),
         message_bytes_max,
         ..Settings::default()
     }
@@ -538,102 +424,6 @@ async fn sweep(store: Arc<Store>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn refusals_have_their_own_exit_codes() {
-        let dir = || "d".into();
-        let boot = |error: IdentityError| NodeError::Boot(error.into());
-        let cases = [
-            (
-                boot(IdentityError::Locked {
-                    dir: dir(),
-                    holder: Some(1),
-                }),
-                exit::LOCKED,
-            ),
-            (
-                boot(IdentityError::OtherCluster {
-                    dir: dir(),
-                    found: 1,
-                    wanted: 2,
-                }),
-                exit::WRONG_DIRECTORY,
-            ),
-            (
-                boot(IdentityError::UnknownVersion {
-                    path: dir(),
-                    found: 9,
-                    supported: 1,
-                }),
-                exit::DATA_REFUSED,
-            ),
-            (
-                NodeError::Boot(BootError::Wiped {
-                    name: "n1".into(),
-                    id: 1,
-                    by: "h:1".into(),
-                    known: 1,
-                    ours: 2,
-                }),
-                exit::WRONG_DIRECTORY,
-            ),
-            (
-                NodeError::Boot(BootError::NoOrigin {
-                    dir: "d".into(),
-                    name: "n".into(),
-                }),
-                exit::USAGE,
-            ),
-            (
-                NodeError::Store(StoreError::Damage {
-                    file: dir(),
-                    offset: 7,
-                    reason: "x".into(),
-                }),
-                exit::DATA_REFUSED,
-            ),
-            (
-                NodeError::Port {
-                    addr: "h:1".into(),
-                    option: "--listen-client",
-                    source: io::ErrorKind::AddrInUse.into(),
-                    next: "",
-                },
-                exit::PORT_IN_USE,
-            ),
-            (
-                NodeError::NoSpace {
-                    dir: "d".into(),
-                    free: 1,
-                    needed: 2,
-                },
-                exit::NO_SPACE,
-            ),
-            (
-                NodeError::RaftStopped {
-                    reason: "x".into(),
-                    log_failed: true,
-                },
-                exit::LOG_FAILED,
-            ),
-            (
-                NodeError::RaftStopped {
-                    reason: "x".into(),
-                    log_failed: false,
-                },
-                exit::OTHER,
-            ),
-        ];
-        for (error, code) in cases {
-            assert_eq!(error.exit_code(), code, "{error}");
-        }
-        let full = IdentityError::Io {
-            action: "write",
-            path: "d".into(),
-            source: io::ErrorKind::StorageFull.into(),
-        };
-        assert_eq!(boot(full).exit_code(), exit::NO_SPACE);
-    }
 
     #[test]
     fn free_space_is_asked_where_the_directory_will_be() {

@@ -52,7 +52,7 @@ fn time_outs() {
     assert!(write.stderr.contains("outcome unknown"), "{write:?}");
     let read = server.run(&["--timeout", "300ms", "get", "k"]);
     read.is(5, "");
-    assert!(read.stderr.contains("no answer in time"), "{read:?}");
+    assert!(read.stderr.contains("no answer"), "{read:?}");
 }
 
 #[test]

@@ -248,24 +248,15 @@ impl ValueSegment {
     }
 
     fn read(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
-        // Bounded: by the file's length for a table, by 8 KiB + 4 GiB for a record that lies within the file.
-        let len = usize::try_from(len).map_err(|_| {
-            self.damage(
-                offset,
-                Fault::Field {
-                    field: "length",
-                    value: len,
-                },
-            )
-        })?;
-        let mut bytes = BytesMut::zeroed(len);
+        let mut bytes = self.zeroed(offset, len)?;
         self.file
             .read_exact_at(&mut bytes, offset)
             .map_err(Error::io("read", &self.path))?;
         Ok(bytes.freeze())
     }
 
-    /// Memory for `len` bytes that lie within the file.
+    /// Memory for `len` bytes that lie within the file: bounded by the file's length for a table, by 8 KiB + 4 GiB for
+    /// a record.
     fn zeroed(&self, offset: u64, len: u64) -> Result<BytesMut, Error> {
         let len = usize::try_from(len).map_err(|_| {
             self.damage(

@@ -9,10 +9,9 @@ use super::state_machine::FlushPolicy;
 pub struct Settings {
     /// Milliseconds between heartbeats. Default 200; 20 and more.
     pub heartbeat_ms: u64,
-    /// Shortest election time-out in milliseconds. Default 1,000; several heartbeats.
-    pub election_ms_min: u64,
-    /// Longest election time-out in milliseconds. Default 1,500; above the shortest.
-    pub election_ms_max: u64,
+    /// Milliseconds of silence after which a follower stands for election; up to a third more, by chance. Default
+    /// 1,000; at least four heartbeats.
+    pub election_ms: u64,
     /// When the index is flushed.
     pub flush: FlushPolicy,
     /// Largest message between members in bytes: above the value limit plus overhead.
@@ -23,8 +22,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             heartbeat_ms: 200,
-            election_ms_min: 1000,
-            election_ms_max: 1500,
+            election_ms: 1000,
             flush: FlushPolicy::default(),
             message_bytes_max: 80 << 20,
         }
@@ -37,8 +35,10 @@ impl Settings {
         Config {
             cluster_name: format!("{cluster_id:016x}"),
             heartbeat_interval: self.heartbeat_ms,
-            election_timeout_min: self.election_ms_min,
-            election_timeout_max: self.election_ms_max,
+            // openraft waits for the lease (its longest time-out), and after it for a time-out drawn between its shortest
+            // and longest: a third and two thirds make a whole, and up to a third more.
+            election_timeout_min: self.election_ms / 3,
+            election_timeout_max: self.election_ms / 3 * 2,
             // Snapshots are taken when the log is to be purged, and the log is purged by order only: it is the value log.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,

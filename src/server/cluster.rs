@@ -10,13 +10,16 @@ use nezha_api::v1::{
     MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
     MemberRemoveResponse, ResponseHeader,
 };
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::context::Context;
 use super::forward::Effect;
 use crate::config::{addr_problem, name_problem};
-use crate::raft::{AdminError, MemberInfo, Metrics, Node, NodeId};
+use crate::raft::{AdminError, Consensus, MemberInfo, Metrics, Node, NodeId};
+
+type Leader = ClusterServiceClient<Channel>;
 
 /// The service behind `kvctl member` and `kvctl leader`.
 #[derive(Clone)]
@@ -125,14 +128,46 @@ impl Cluster {
         }
     }
 
+    /// Takes a call in. Errors: STOPPING.
+    fn admit<Q>(&self, request: Request<Q>) -> Result<(Call, Q), Status> {
+        let call = Call::of(&request);
+        self.context.check_admission()?;
+        Ok((call, request.into_inner()))
+    }
+
+    /// The leader's answer, got by `send`; `None` when this node leads.
+    async fn by_leader<Q: Clone, A, F>(
+        &self,
+        call: &Call,
+        effect: Effect,
+        message: &Q,
+        send: impl FnOnce(Leader, Request<Q>) -> F,
+    ) -> Result<Option<Response<A>>, Status>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let Some(leader) = self.context.elsewhere(call)? else {
+            return Ok(None);
+        };
+        let send = |channel, request| send(Leader::new(channel), request);
+        self.context
+            .forward(leader, call, effect, message.clone(), send)
+            .await
+            .map(Some)
+    }
+
     /// Runs a change until the caller's deadline; it goes on beyond that.
-    async fn change<T: Send + 'static>(
+    async fn change<T: Send + 'static, F>(
         &self,
         call: &Call,
         subject: &str,
-        work: impl Future<Output = Result<T, AdminError>> + Send + 'static,
-    ) -> Result<T, Status> {
-        match tokio::time::timeout_at(call.deadline, tokio::spawn(work)).await {
+        work: impl FnOnce(Consensus) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, AdminError>> + Send + 'static,
+    {
+        let task = tokio::spawn(work(self.context.consensus.clone()));
+        match tokio::time::timeout_at(call.deadline, task).await {
             Ok(Ok(result)) => result.map_err(|error| self.failed(subject, error)),
             Ok(Err(e)) => Err(errors::internal(
                 &self.context.name,
@@ -170,18 +205,13 @@ impl ClusterService for Cluster {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let call = Call::of(&request);
-        let message = request.into_inner();
-        self.context.check_admission()?;
+        let (call, message) = self.admit(request)?;
         if message.local {
             return Ok(self.local_list());
         }
-        if let Some(leader) = self.context.elsewhere(&call)? {
-            let send = async |channel, request| ClusterServiceClient::new(channel).member_list(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Read, message, send)
-                .await;
+        let send = async |mut leader: Leader, request| leader.member_list(request).await;
+        if let Some(answer) = self.by_leader(&call, Effect::Read, &message, send).await? {
+            return Ok(answer);
         }
         self.context.read_point(false, &call).await?;
         Ok(self.local_list())
@@ -191,15 +221,10 @@ impl ClusterService for Cluster {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let call = Call::of(&request);
-        let message = request.into_inner();
-        self.context.check_admission()?;
-        if let Some(leader) = self.context.elsewhere(&call)? {
-            let send = async |channel, request| ClusterServiceClient::new(channel).member_add(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Write, message, send)
-                .await;
+        let (call, message) = self.admit(request)?;
+        let send = async |mut leader: Leader, request| leader.member_add(request).await;
+        if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
+            return Ok(answer);
         }
         let _adding = self.adding.lock().await;
         // The id must be above all that were ever used: the barrier makes sure that this node has applied them all.
@@ -213,9 +238,8 @@ impl ClusterService for Cluster {
             peer_addr: message.peer_endpoint,
             client_addr: message.client_endpoint,
         };
-        let consensus = self.context.consensus.clone();
         let added = node.clone();
-        self.change(&call, &node.name, async move {
+        self.change(&call, &node.name, move |consensus| async move {
             consensus.add_learner(id, added).await
         })
         .await?;
@@ -239,26 +263,18 @@ impl ClusterService for Cluster {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let call = Call::of(&request);
-        let message = request.into_inner();
-        self.context.check_admission()?;
-        if let Some(leader) = self.context.elsewhere(&call)? {
-            let send =
-                async |channel, request| ClusterServiceClient::new(channel).member_promote(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Write, message, send)
-                .await;
+        let (call, message) = self.admit(request)?;
+        let send = async |mut leader: Leader, request| leader.member_promote(request).await;
+        if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
+            return Ok(answer);
         }
         let metrics = self.context.consensus.metrics();
         let member = find(&metrics.members, message.id, &message.name)?;
         if !member.voter {
-            let (id, consensus) = (member.id, self.context.consensus.clone());
-            self.change(
-                &call,
-                &member.node.name,
-                async move { consensus.promote(id).await },
-            )
+            let id = member.id;
+            self.change(&call, &member.node.name, move |consensus| async move {
+                consensus.promote(id).await
+            })
             .await?;
             tracing::info!(id, name = member.node.name, "member promoted to voter");
         }
@@ -271,26 +287,18 @@ impl ClusterService for Cluster {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let call = Call::of(&request);
-        let message = request.into_inner();
-        self.context.check_admission()?;
-        if let Some(leader) = self.context.elsewhere(&call)? {
-            let send =
-                async |channel, request| ClusterServiceClient::new(channel).member_remove(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Write, message, send)
-                .await;
+        let (call, message) = self.admit(request)?;
+        let send = async |mut leader: Leader, request| leader.member_remove(request).await;
+        if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
+            return Ok(answer);
         }
         let metrics = self.context.consensus.metrics();
         let member = find(&metrics.members, message.id, &message.name)?;
         check_remove(&metrics.members, member)?;
-        let (id, consensus) = (member.id, self.context.consensus.clone());
-        self.change(
-            &call,
-            &member.node.name,
-            async move { consensus.remove(id).await },
-        )
+        let id = member.id;
+        self.change(&call, &member.node.name, move |consensus| async move {
+            consensus.remove(id).await
+        })
         .await?;
         tracing::info!(id, name = member.node.name, "member removed");
         Ok(Response::new(MemberRemoveResponse {
@@ -302,16 +310,10 @@ impl ClusterService for Cluster {
         &self,
         request: Request<LeaderTransferRequest>,
     ) -> Result<Response<LeaderTransferResponse>, Status> {
-        let call = Call::of(&request);
-        let message = request.into_inner();
-        self.context.check_admission()?;
-        if let Some(leader) = self.context.elsewhere(&call)? {
-            let send =
-                async |channel, request| ClusterServiceClient::new(channel).leader_transfer(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Write, message, send)
-                .await;
+        let (call, message) = self.admit(request)?;
+        let send = async |mut leader: Leader, request| leader.leader_transfer(request).await;
+        if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
+            return Ok(answer);
         }
         let metrics = self.context.consensus.metrics();
         let target = match (message.id, message.name.as_str()) {
@@ -321,13 +323,11 @@ impl ClusterService for Cluster {
         let subject = target
             .map_or("leader", |member| member.node.name.as_str())
             .to_owned();
-        let (id, consensus) = (target.map(|member| member.id), self.context.consensus.clone());
+        let id = target.map(|member| member.id);
         let leader_id = self
-            .change(
-                &call,
-                &subject,
-                async move { consensus.transfer_leader(id).await },
-            )
+            .change(&call, &subject, move |consensus| async move {
+                consensus.transfer_leader(id).await
+            })
             .await?;
         Ok(Response::new(LeaderTransferResponse {
             header: self.header(),

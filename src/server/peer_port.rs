@@ -29,15 +29,19 @@ struct Me {
     name: String,
     client_addr: String,
     incarnation: u64,
+    /// Has an identity, and with it a record of others, that is not open yet.
+    remembers: bool,
 }
 
 impl PeerPort {
-    /// Answers for a node that has no identity yet, or has not opened it yet. `incarnation`: the one that it will have.
-    pub fn new(name: &str, client_addr: &str, incarnation: u64) -> Self {
+    /// Answers for a node that has no identity yet, or, when it `remembers`, has not opened it yet. `incarnation`: the
+    /// one that it has or will have.
+    pub fn new(name: &str, client_addr: &str, incarnation: u64, remembers: bool) -> Self {
         let me = Me {
             name: name.to_owned(),
             client_addr: client_addr.to_owned(),
             incarnation,
+            remembers,
         };
         Self {
             me: Arc::new(me),
@@ -50,10 +54,12 @@ impl PeerPort {
         drop(self.server.set(server));
     }
 
+    fn starting(&self) -> Status {
+        Status::unavailable(format!("{} is still starting", self.me.name))
+    }
+
     fn server(&self) -> Result<&PeerServer, Status> {
-        self.server
-            .get()
-            .ok_or_else(|| Status::unavailable(format!("{} is still starting", self.me.name)))
+        self.server.get().ok_or_else(|| self.starting())
     }
 }
 
@@ -88,6 +94,10 @@ impl PeerService for PeerPort {
             Some(server) => {
                 record(server, request.get_ref()).await?;
                 server.identify(request).await?
+            }
+            // "I know nobody" from a node that knows would let a wiped member in.
+            None if self.me.remembers => {
+                return Err(self.starting());
             }
             None => Response::new(peer::IdentifyResponse {
                 incarnation: self.me.incarnation,
@@ -143,5 +153,24 @@ impl PeerService for PeerPort {
         request: Request<Streaming<peer::SnapshotChunk>>,
     ) -> Result<Response<peer::SnapshotResponse>, Status> {
         self.server()?.install_snapshot(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn identify(remembers: bool) -> Result<Response<peer::IdentifyResponse>, Status> {
+        let port = PeerPort::new("n1", "127.0.0.1:1", 7, remembers);
+        port.identify(Request::new(peer::IdentifyRequest::default()))
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_not_opened_its_memory_does_not_claim_to_know_nobody() {
+        let blank = identify(false).await.unwrap().into_inner();
+        assert_eq!((blank.incarnation, blank.known_incarnation), (7, 0));
+        let refused = identify(true).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     }
 }

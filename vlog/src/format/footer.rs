@@ -134,32 +134,28 @@ impl Summary {
         check_crc("footer summary", stored, crc32fast::hash(covered))?;
         let mut fields = Fields::new(covered);
         expect_equal("segment id of the footer", segment.get(), fields.u64()?)?;
-        let (offset, first) = (fields.u64()?, fields.u64()?);
-        let (count, run_count) = (fields.u32()?, fields.u32()?);
-        let keep_below = Some(fields.u64()?).filter(|&index| index != u64::MAX);
-        let max_entry = fields.log_id()?;
-        let state = fields.state()?;
-        let (table_crc, runs_crc, reserved) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let summary = Summary {
+            segment,
+            offset: fields.u64()?,
+            first: fields.u64()?,
+            count: fields.u32()?,
+            run_count: fields.u32()?,
+            keep_below: Some(fields.u64()?).filter(|&index| index != u64::MAX),
+            max_entry: fields.log_id()?,
+            state: fields.state()?,
+            table_crc: fields.u32()?,
+            runs_crc: fields.u32()?,
+        };
+        let reserved = fields.u32()?;
         forbid("reserved", reserved, reserved != 0)?;
+        let (first, count, run_count) = (summary.first, summary.count, summary.run_count);
         forbid(
             "number of runs",
             run_count,
             run_count > count || (run_count == 0) != (count == 0),
         )?;
         forbid("first index", first, first.checked_add(count.into()).is_none())?;
-        let summary = Summary {
-            segment,
-            offset,
-            first,
-            count,
-            run_count,
-            keep_below,
-            max_entry,
-            state,
-            table_crc,
-            runs_crc,
-        };
-        let end = offset.saturating_add(summary.footer_len());
+        let end = summary.offset.saturating_add(summary.footer_len());
         expect_equal("length of the sealed segment", end, file_len)?;
         Ok(summary)
     }

@@ -128,7 +128,7 @@ fn values_out_of_range_name_the_range() {
         ("--listen-client=nowhere", "expected HOST:PORT"),
         ("--listen-client=0.0.0.0:7379", "--advertise-client"),
         ("--listen-peer=127.0.0.1:7379", "a port each"),
-        ("--election-timeout=100ms", "three heartbeats"),
+        ("--election-timeout=100ms", "four heartbeats"),
         ("--scans-max=0", "must be 1 to"),
     ] {
         let error = resolve(&[arg]).unwrap_err().to_string();

@@ -6,139 +6,20 @@
 //! is recorded by others before it does. How many must answer and how many must record is chosen so that the two
 //! always share a member: see [`answers_needed`] and [`records_needed`].
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod error;
+mod meet;
 
-use nezha_api::peer::peer_service_client::PeerServiceClient;
-use nezha_api::peer::{IdentifyRequest, IdentifyResponse};
-use nezha_api::v1::cluster_service_client::ClusterServiceClient;
-use nezha_api::v1::{Member, MemberListRequest};
-use thiserror::Error;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
-use tonic::metadata::MetadataMap;
-use tonic::transport::Endpoint;
+use std::collections::BTreeMap;
+
+use nezha_api::peer::IdentifyRequest;
 
 use crate::config::{Config, InitialMember, Origin};
-use crate::identity::{DataDir, Identity, IdentityError};
+use crate::identity::{DataDir, Identity};
 use crate::raft::{Node, NodeId};
-use crate::server::{CLIENT_ADDR, NAME};
 
-/// One attempt to reach a member.
-const ATTEMPT_WAIT: Duration = Duration::from_secs(2);
-/// Between two attempts.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often waiting is logged.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Why a node may not take part. Texts name the reason and the next step.
-#[derive(Debug, Error)]
-pub enum BootError {
-    /// The data directory is not this node's, damaged, or cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Neither an identity nor a way to get one.
-    #[error(
-        "{dir} has no identity: for a new cluster give --initial-cluster n1=HOST:PORT,... (the same on each member), to \
-         join a running one `kvctl member add {name} ...` and then --join ENDPOINT"
-    )]
-    NoOrigin {
-        /// The data directory.
-        dir: String,
-        /// Name of this node.
-        name: String,
-    },
-    /// The cluster knows this id under another incarnation.
-    #[error(
-        "member {by} knows node {id} as incarnation {known:016x}, but this data directory is {ours:016x}: it was wiped or \
-         replaced, and must not come back under this id. {}",
-        next_commands(name)
-    )]
-    Wiped {
-        /// Name of this node.
-        name: String,
-        /// The id.
-        id: NodeId,
-        /// Address of the member that knows better.
-        by: String,
-        /// What it knows.
-        known: u64,
-        /// What this directory has.
-        ours: u64,
-    },
-    /// The member list says that this node took part before, but its directory is empty.
-    #[error(
-        "node {name} (id {id}) has taken part in the cluster before, but {dir} is empty. {}",
-        next_commands(name)
-    )]
-    Emptied {
-        /// Name of this node.
-        name: String,
-        /// Its id.
-        id: NodeId,
-        /// The data directory.
-        dir: String,
-    },
-    /// Somebody else answers at a member's address.
-    #[error("{addr} is answered by {found}, expected {wanted}: check --initial-cluster and the addresses")]
-    Stranger {
-        /// The address.
-        addr: String,
-        /// Who answers.
-        found: String,
-        /// Who should.
-        wanted: String,
-    },
-    /// Nobody added this node.
-    #[error(
-        "the cluster has no member {name}; its members are: {known}. Next: `kvctl member add {name} --peer-addr {peer} \
-         --client-addr {client}`, then start this node again"
-    )]
-    NotAdded {
-        /// Name of this node.
-        name: String,
-        /// Names of the members.
-        known: String,
-        /// Peer address of this node.
-        peer: String,
-        /// Client address of this node.
-        client: String,
-    },
-    /// This node was added under another address.
-    #[error(
-        "{name} was added with {what} {added}, but this node states {stated}; start it with --{option} {added}"
-    )]
-    OtherAddress {
-        /// Name of this node.
-        name: String,
-        /// Which address.
-        what: &'static str,
-        /// As added.
-        added: String,
-        /// As configured here.
-        stated: String,
-        /// The option to set.
-        option: &'static str,
-    },
-    /// The one that would form the cluster has lost its log.
-    #[error(
-        "the log of {name} is empty, but member {by} is part of a running cluster: the log was removed. {}",
-        next_commands(name)
-    )]
-    LogLost {
-        /// Name of this node.
-        name: String,
-        /// Address of a member that runs.
-        by: String,
-    },
-}
+pub use error::BootError;
 
-/// What to do about a node that lost its data.
-fn next_commands(name: &str) -> String {
-    format!(
-        "Next: `kvctl member remove {name}`, then `kvctl member add NEWNAME --peer-addr HOST:PORT --client-addr \
-         HOST:PORT`, then start kvd with --name NEWNAME, --join ENDPOINT and an empty --data-dir"
-    )
-}
+use meet::{Met, collect, find_member, meet};
 
 /// A node's identity and whom it shares the cluster with.
 #[derive(Debug)]
@@ -147,15 +28,6 @@ pub struct Established {
     pub identity: Identity,
     /// Peer addresses of the other members, as far as known without Raft.
     pub others: Vec<String>,
-}
-
-/// What another node says about itself and about us.
-#[derive(Debug, Clone)]
-struct Met {
-    addr: String,
-    name: String,
-    client_addr: String,
-    answer: IdentifyResponse,
 }
 
 /// How many of the other members a node without an identity must ask: a majority of them.
@@ -418,158 +290,10 @@ fn check(identity: &Identity, met: &Met) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Asks all other members of a new cluster until each has answered under its own name.
-async fn meet(config: &Config, members: &[InitialMember], question: &IdentifyRequest) -> Vec<Met> {
-    let names: BTreeMap<&str, &str> = other_members(config, members)
-        .map(|m| (m.peer_addr.as_str(), m.name.as_str()))
-        .collect();
-    let addrs: Vec<String> = names.keys().map(|addr| (*addr).to_owned()).collect();
-    let needed = addrs.len();
-    // Not refused: it may be right some seconds later, when a stopped node's port was taken over by the right one.
-    let right_name = |met: &Met| match names.get(met.addr.as_str()) {
-        Some(wanted) if met.name != *wanted => Err(format!(
-            "node '{}' answers there, expected '{wanted}': check --initial-cluster",
-            met.name
-        )),
-        _ => Ok(()),
-    };
-    collect(addrs, question, needed, right_name).await
-}
-
-/// Asks all `addrs` again and again until `needed` of them have given an answer that is `settled`.
-async fn collect(
-    addrs: Vec<String>,
-    question: &IdentifyRequest,
-    needed: usize,
-    settled: impl Fn(&Met) -> Result<(), String>,
-) -> Vec<Met> {
-    let mut answers: Vec<Met> = Vec::new();
-    let mut asked = JoinSet::new();
-    let ask = |asked: &mut JoinSet<_>, addr: String, delay: Duration| {
-        let question = question.clone();
-        asked.spawn(async move {
-            sleep(delay).await;
-            let met = identify(&addr, question).await;
-            (addr, met)
-        });
-    };
-    for addr in addrs {
-        ask(&mut asked, addr, Duration::ZERO);
-    }
-    let mut logged = Instant::now();
-    while answers.len() < needed {
-        let Some(joined) = asked.join_next().await else {
-            break;
-        };
-        let Ok((addr, met)) = joined else { continue };
-        match met.and_then(|met| settled(&met).map(|()| met)) {
-            Ok(met) => answers.push(met),
-            Err(reason) => {
-                if logged.elapsed() > PATIENCE {
-                    logged = Instant::now();
-                    tracing::info!(
-                        addr,
-                        reason,
-                        answered = answers.len(),
-                        needed,
-                        "waiting for the other members"
-                    );
-                }
-                ask(&mut asked, addr, RETRY_DELAY);
-            }
-        }
-    }
-    answers
-}
-
-async fn identify(addr: &str, question: IdentifyRequest) -> Result<Met, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|e| e.to_string())?;
-    let endpoint = endpoint.connect_timeout(ATTEMPT_WAIT).timeout(ATTEMPT_WAIT);
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|e| format!("{e}: {}", root_cause(&e)))?;
-    let answer = PeerServiceClient::new(channel)
-        .identify(question)
-        .await
-        .map_err(|e| e.message().to_owned())?;
-    let text = |metadata: &MetadataMap, key| {
-        metadata
-            .get(key)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
-    };
-    Ok(Met {
-        addr: addr.to_owned(),
-        name: text(answer.metadata(), NAME),
-        client_addr: text(answer.metadata(), CLIENT_ADDR),
-        answer: answer.into_inner(),
-    })
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
-}
-
-/// Finds this node in the member list of a running cluster: cluster id, itself, all members. Waits for a leader.
-async fn find_member(config: &Config, endpoints: &[String]) -> Result<(u64, Member, Vec<Member>), BootError> {
-    let mut logged = Instant::now();
-    loop {
-        let mut problem = String::new();
-        for endpoint in endpoints {
-            match list_members(endpoint).await {
-                Ok((cluster_id, members)) => {
-                    if let Some(me) = members.iter().find(|member| member.name == config.name) {
-                        return Ok((cluster_id, me.clone(), members));
-                    }
-                    // The leader's list, confirmed by a majority: waiting would not change it.
-                    return Err(BootError::NotAdded {
-                        name: config.name.clone(),
-                        known: members
-                            .iter()
-                            .map(|m| m.name.as_str())
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                        peer: config.advertise_peer.clone(),
-                        client: config.advertise_client.clone(),
-                    });
-                }
-                Err(reason) => problem = format!("{endpoint}: {reason}"),
-            }
-        }
-        if logged.elapsed() > PATIENCE {
-            logged = Instant::now();
-            tracing::info!(problem, "waiting for the cluster to list this node");
-        }
-        sleep(RETRY_DELAY * 3).await;
-    }
-}
-
-async fn list_members(endpoint: &str) -> Result<(u64, Vec<Member>), String> {
-    let target = Endpoint::from_shared(format!("http://{endpoint}")).map_err(|e| e.to_string())?;
-    let target = target.connect_timeout(ATTEMPT_WAIT).timeout(ATTEMPT_WAIT);
-    let channel = target
-        .connect()
-        .await
-        .map_err(|e| format!("{e}: {}", root_cause(&e)))?;
-    let answer = ClusterServiceClient::new(channel)
-        .member_list(MemberListRequest { local: true })
-        .await;
-    let answer = answer.map_err(|e| e.message().to_owned())?.into_inner();
-    let cluster_id = answer
-        .header
-        .map(|header| header.cluster_id)
-        .filter(|id| *id != 0);
-    Ok((cluster_id.ok_or("the answer names no cluster")?, answer.members))
-}
-
 #[cfg(test)]
 mod tests {
+    use nezha_api::peer::IdentifyResponse;
+
     use super::*;
 
     fn member(name: &str, addr: &str) -> InitialMember {
