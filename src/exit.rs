@@ -98,6 +98,11 @@ impl NodeError {
             Self::Boot(BootError::NoOrigin { .. } | BootError::OtherAddress { .. }) => USAGE,
             Self::Boot(_) => WRONG_DIRECTORY,
             Self::Store(error) if is_no_space(error) => NO_SPACE,
+            // The operating system refused: the data may be sound.
+            Self::Store(
+                StoreError::Log(nezha_vlog::Error::Io { .. })
+                | StoreError::Values(nezha_gc::Error::Io { .. }),
+            ) => OTHER,
             Self::Store(
                 StoreError::Refused { .. } | StoreError::NoStore { .. } | StoreError::Damage { .. },
             ) => DATA_REFUSED,
@@ -128,7 +133,9 @@ pub fn offline_exit_code(error: &OfflineError) -> i32 {
     match error {
         OfflineError::Identity(error) => identity_exit(error),
         OfflineError::NoNode { .. } => WRONG_DIRECTORY,
-        OfflineError::Output(_) => OTHER,
+        OfflineError::Output(_)
+        | OfflineError::Log(nezha_vlog::Error::Io { .. })
+        | OfflineError::Values(nezha_gc::Error::Io { .. }) => OTHER,
         OfflineError::Store(_) | OfflineError::Log(_) | OfflineError::Values(_) | OfflineError::Index(_) => {
             DATA_REFUSED
         }

@@ -1,7 +1,7 @@
 //! `kvd local`: a cluster on one machine, one child process per node, looked after by this one.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -146,6 +146,11 @@ fn members(options: &LocalOptions) -> Result<Vec<Member>, String> {
     (0..options.nodes).map(member).collect()
 }
 
+/// Prints a line, also when nobody reads any more (`kvd local | head`): the cluster goes on.
+macro_rules! say {
+    ($($text:tt)*) => { drop(writeln!(io::stdout(), $($text)*)) };
+}
+
 async fn supervise(options: &LocalOptions) -> io::Result<i32> {
     let members = match members(options) {
         Ok(members) => members,
@@ -158,7 +163,7 @@ async fn supervise(options: &LocalOptions) -> io::Result<i32> {
     let (stop, stopping) = watch::channel(false);
     let mut nodes = JoinSet::new();
     for member in members.clone() {
-        println!(
+        say!(
             "{}: clients {}, log {}",
             member.name,
             member.client,
@@ -181,7 +186,7 @@ async fn supervise(options: &LocalOptions) -> io::Result<i32> {
             _ = interrupt.recv() => break,
         }
     }
-    println!("stopping {} nodes", nodes.len());
+    say!("stopping {} nodes", nodes.len());
     stop.send_replace(true);
     let all = async {
         while let Some(ended) = nodes.join_next().await {
@@ -200,6 +205,7 @@ async fn supervise(options: &LocalOptions) -> io::Result<i32> {
 /// Starts a node again and again. Returns its last exit code when it is not to be started again.
 async fn keep_running(member: Member, restart: bool, mut stopping: watch::Receiver<bool>) -> i32 {
     let mut delay = RESTART_DELAY;
+    let mut first = true;
     loop {
         let started = Instant::now();
         let mut child = match start(&member) {
@@ -226,14 +232,16 @@ async fn keep_running(member: Member, restart: bool, mut stopping: watch::Receiv
         };
         let code = status.code().unwrap_or(exit::OTHER);
         let log = member.dir.join("kvd.log");
-        if !restart || is_refusal(code) {
+        if !restart || is_refusal(code, first) {
             eprintln!(
-                "{}: ended: {status}; not started again; see {}",
+                "{}: ended: {status}; not started again; see {}: {}",
                 member.name,
-                log.display()
+                log.display(),
+                last_line(&log)
             );
             return code;
         }
+        first = false;
         if started.elapsed() > HEALTHY {
             delay = RESTART_DELAY;
         }
@@ -251,9 +259,29 @@ async fn keep_running(member: Member, restart: bool, mut stopping: watch::Receiv
     }
 }
 
-/// Whether an exit code says that starting again cannot help.
-fn is_refusal(code: i32) -> bool {
-    matches!(code, exit::USAGE | exit::DATA_REFUSED | exit::WRONG_DIRECTORY)
+/// Whether an exit code says that starting again cannot help. A port that is taken at the first start belongs to
+/// somebody else; later, it may be free again soon.
+fn is_refusal(code: i32, first: bool) -> bool {
+    match code {
+        exit::USAGE | exit::DATA_REFUSED | exit::WRONG_DIRECTORY | exit::LOCKED => true,
+        exit::PORT_IN_USE => first,
+        _ => false,
+    }
+}
+
+/// What a node said last: its reason.
+fn last_line(log: &Path) -> String {
+    let tail = || -> io::Result<String> {
+        let mut file = OpenOptions::new().read(true).open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).into_owned())
+    };
+    // Without it the path of the log is still there.
+    let tail = tail().unwrap_or_default();
+    tail.trim_end().lines().last().unwrap_or_default().to_owned()
 }
 
 fn start(member: &Member) -> io::Result<Child> {
@@ -271,11 +299,11 @@ fn start(member: &Member) -> io::Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
-    if let Some(pid) = child.id() {
-        // Written beside and renamed: whoever reads it gets a whole number.
-        let temporary = member.dir.join("kvd.pid.new");
-        std::fs::write(&temporary, format!("{pid}\n"))?;
-        std::fs::rename(&temporary, member.dir.join("kvd.pid"))?;
+    // A node that runs without its pid file is still looked after.
+    if let Some(pid) = child.id()
+        && let Err(error) = write_pid(&member.dir, pid)
+    {
+        eprintln!("{}: cannot write kvd.pid: {error}", member.name);
     }
     Ok(child)
 }
@@ -303,6 +331,13 @@ async fn end(member: &Member, mut child: Child) -> i32 {
     }
 }
 
+/// Written beside and renamed: whoever reads it gets a whole number.
+fn write_pid(dir: &Path, pid: u32) -> io::Result<()> {
+    let temporary = dir.join("kvd.pid.new");
+    std::fs::write(&temporary, format!("{pid}\n"))?;
+    std::fs::rename(&temporary, dir.join("kvd.pid"))
+}
+
 fn forget_pid(dir: &Path) {
     // A file that is not there is as good.
     drop(std::fs::remove_file(dir.join("kvd.pid")));
@@ -324,20 +359,20 @@ async fn announce(options: &LocalOptions, members: &[Member]) {
         .map(|member| member.client.as_str())
         .collect::<Vec<_>>()
         .join(",");
-    println!(
+    say!(
         "\nThe cluster serves: {} nodes, n{leader} leads. Try:\n",
         members.len()
     );
-    println!("  export KVCTL_ENDPOINTS={endpoints}");
-    println!("  kvctl put greeting 'hello, world'");
-    println!("  kvctl get greeting");
-    println!("  kvctl status\n");
+    say!("  export KVCTL_ENDPOINTS={endpoints}");
+    say!("  kvctl put greeting 'hello, world'");
+    say!("  kvctl get greeting");
+    say!("  kvctl status\n");
     let pid = options.data_dir.join("n1/kvd.pid");
-    println!(
+    say!(
         "  kill -9 $(cat {})        a node dies; reads and writes go on\n",
         pid.display()
     );
-    println!(
+    say!(
         "Stop with Ctrl-C; the data stays in {}.",
         options.data_dir.display()
     );
@@ -400,9 +435,17 @@ mod tests {
 
     #[test]
     fn refusals_are_not_repeated() {
-        assert!(
-            is_refusal(exit::WRONG_DIRECTORY) && is_refusal(exit::DATA_REFUSED) && is_refusal(exit::USAGE)
-        );
-        assert!(!is_refusal(exit::OTHER) && !is_refusal(exit::LOG_FAILED) && !is_refusal(0));
+        for code in [
+            exit::WRONG_DIRECTORY,
+            exit::DATA_REFUSED,
+            exit::USAGE,
+            exit::LOCKED,
+        ] {
+            assert!(is_refusal(code, true) && is_refusal(code, false), "{code}");
+        }
+        for code in [exit::OTHER, exit::LOG_FAILED, exit::NO_SPACE, 0] {
+            assert!(!is_refusal(code, true), "{code}");
+        }
+        assert!(is_refusal(exit::PORT_IN_USE, true) && !is_refusal(exit::PORT_IN_USE, false));
     }
 }

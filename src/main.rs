@@ -1,6 +1,7 @@
 //! `kvd`: a Nezha node, a cluster on one machine, and checks of a stopped node's files.
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -119,13 +120,12 @@ fn check(offline: &Offline) -> i32 {
         Ok(report) => report,
         Err(error) => return refuse(&error),
     };
-    match offline.json {
-        true => match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
-            Err(error) => eprintln!("kvd: cannot print the report: {error}"),
-        },
-        false => println!("{report}"),
-    }
+    let text = match offline.json {
+        true => serde_json::to_string_pretty(&report).unwrap_or_else(|error| error.to_string()),
+        false => report.to_string(),
+    };
+    // The exit code says it too, to a reader that has gone: `kvd check DIR | grep -q sound`.
+    drop(writeln!(std::io::stdout(), "{text}"));
     if report.is_sound() { 0 } else { exit::DATA_REFUSED }
 }
 

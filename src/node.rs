@@ -65,8 +65,7 @@ async fn serve(config: Config) -> Result<(), NodeError> {
                         tracing::warn!("second signal: ending at once");
                         std::process::exit(exit::OTHER);
                     });
-                    node.stop().await;
-                    Ok(())
+                    node.stop().await
                 }
             }
         }
@@ -227,7 +226,9 @@ impl Node {
 
     /// Stops in good order: no new requests, those in flight are answered, another voter takes the lead, the index is
     /// flushed, connections close.
-    async fn stop(self) {
+    ///
+    /// Errors: the log failed meanwhile.
+    async fn stop(self) -> Result<(), NodeError> {
         let context = &self.context;
         context.stop_admission();
         if !context.requests.drained(self.stop_wait).await {
@@ -247,9 +248,13 @@ impl Node {
                 "closing the files took too long; ending without it"
             );
         }
+        if context.store.log().is_poisoned() {
+            return Err(self.fatal("the log failed during the stop".to_owned()));
+        }
         self.clients.close().await;
         self.members.close().await;
         tracing::info!("stopped");
+        Ok(())
     }
 }
 

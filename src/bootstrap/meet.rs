@@ -155,7 +155,7 @@ async fn identify(addr: &str, question: IdentifyRequest) -> Result<Met, String> 
 
 async fn list_members(endpoint: &str) -> Result<(u64, Vec<Member>), String> {
     let answer = ClusterServiceClient::new(connect(endpoint).await?)
-        .member_list(MemberListRequest { local: true })
+        .member_list(MemberListRequest { local: false })
         .await;
     let answer = answer.map_err(|e| e.message().to_owned())?.into_inner();
     let cluster_id = answer
