@@ -27,7 +27,8 @@ run cargo test --release --workspace --locked --lib --bins \
 run cargo test --release --workspace --locked --doc
 
 header "planted bugs of the log, caught by its own crash tests"
-run cargo test --release --locked -p nezha-vlog --features planted-bugs
+# With what they print: how often each recovery case was hit.
+run cargo test --release --locked -p nezha-vlog --features planted-bugs -- --show-output
 
 header "process tests: real kvd processes, namespaces, power cuts, traces"
 run cargo test --release --workspace --locked --test process -- --test-threads=1

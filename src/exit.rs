@@ -70,6 +70,15 @@ pub enum NodeError {
         /// Needed bytes.
         needed: u64,
     },
+    /// An entry of the log is damaged.
+    #[error(
+        "the log is damaged: {what}. This node cannot serve its part of the log any more. To go on, {}",
+        crate::identity::REPLACE_NODE
+    )]
+    Damage {
+        /// File, offset and what is wrong there.
+        what: String,
+    },
     /// The operating system refused something else.
     #[error("{what}: {source}")]
     System {
@@ -110,6 +119,7 @@ impl NodeError {
             Self::Store(StoreError::Log(_) | StoreError::Values(_)) => DATA_REFUSED,
             Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => PORT_IN_USE,
             Self::NoSpace { .. } => NO_SPACE,
+            Self::Damage { .. } | Self::Raft(StartError::Damage(_)) => DATA_REFUSED,
             Self::RaftStopped { log_failed: true, .. } => LOG_FAILED,
             _ => OTHER,
         }
@@ -225,6 +235,7 @@ mod tests {
                 },
                 NO_SPACE,
             ),
+            (NodeError::Damage { what: "x".into() }, DATA_REFUSED),
             (
                 NodeError::RaftStopped {
                     reason: "x".into(),

@@ -31,6 +31,9 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// How often stores that a snapshot has replaced are looked at for removal.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Blocking threads beyond those of scans: apply, log reads, point reads, administration.
+const BLOCKING_THREADS_SPARE: usize = 512;
+
 /// Runs a node until it is told to stop by SIGTERM or SIGINT; a second signal ends the process at once. Blocking.
 ///
 /// The caller ends the process afterwards: what still runs is left alone, and no destructor writes any more.
@@ -40,6 +43,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("kvd")
+        // Each open scan holds a thread; apply and reads must find one all the same.
+        .max_blocking_threads(config.scans_max + BLOCKING_THREADS_SPARE)
         .build()
         .map_err(|source| NodeError::System {
             what: "cannot start threads".to_owned(),
@@ -164,12 +169,13 @@ impl Node {
             "listening"
         );
 
-        let Established { identity, others } = match found {
-            Some(identity) => Established {
-                identity,
-                others: bootstrap::stated_others(&config),
-            },
-            None => bootstrap::establish(&config, &data, incarnation).await?,
+        let (identity, met) = match found {
+            Some(identity) => (identity, None),
+            None => {
+                let Established { identity, others } =
+                    bootstrap::establish(&config, &data, incarnation).await?;
+                (identity, Some(others))
+            }
         };
         let (store, writer) = open_store(&config, &data).await?;
         let peers = Arc::new(data.peers().map_err(BootError::from)?);
@@ -181,6 +187,10 @@ impl Node {
         }));
         peer_port.open(peer_server.clone());
         if is_untouched(&store) {
+            let others = match met {
+                Some(others) => others,
+                None => bootstrap::others(&config).await?,
+            };
             bootstrap::introduce(&identity, &others).await?;
         }
         let settings = raft_settings(&config, message_bytes_max);
@@ -218,6 +228,11 @@ impl Node {
     }
 
     fn fatal(&self, reason: String) -> NodeError {
+        if let Some(what) = self.context.consensus.damage() {
+            return NodeError::Damage {
+                what: what.to_owned(),
+            };
+        }
         NodeError::RaftStopped {
             reason,
             log_failed: self.context.store.log().is_poisoned(),
@@ -361,7 +376,7 @@ async fn open_store(
     if let Some(cut) = &recovered.cut {
         tracing::warn!(
             ?cut,
-            "the end of the log was torn and is cut: nothing that was acknowledged was there"
+            "the end of the log was torn and is cut: after a power cut or a kill, what was not acknowledged"
         );
     }
     let (segments, last) = (

@@ -13,7 +13,7 @@ pub enum BootError {
     Identity(#[from] IdentityError),
     /// Neither an identity nor a way to get one.
     #[error(
-        "{dir} has no identity: for a new cluster give --initial-cluster n1=HOST:PORT,... (the same on each member), to \
+        "{dir} has not taken part in a cluster yet: for a new cluster give --initial-cluster n1=HOST:PORT,... (the same on each member), to \
          join a running one `kvctl member add {name} ...` and then --join ENDPOINT"
     )]
     NoOrigin {

@@ -103,14 +103,33 @@ pub async fn establish(config: &Config, data: &DataDir, incarnation: u64) -> Res
     Ok(Established { identity, others })
 }
 
-/// Peer addresses of the other members as the configuration states them.
-pub fn stated_others(config: &Config) -> Vec<String> {
+/// Peer addresses of the other members, as the configuration states them or the cluster that is joined. Waits for the
+/// latter as long as it takes.
+///
+/// Errors: the configuration names neither; the cluster does not know this node.
+pub async fn others(config: &Config) -> Result<Vec<String>, BootError> {
     match &config.origin {
-        Origin::InitialCluster(members) => other_members(config, members)
-            .map(|m| m.peer_addr.clone())
-            .collect(),
-        Origin::Join(_) | Origin::Unstated => Vec::new(),
+        Origin::InitialCluster(members) => Ok(stated_others(config, members)),
+        Origin::Join(endpoints) => {
+            let (_, me, members) = find_member(config, endpoints).await?;
+            Ok(all_but(&me, members))
+        }
+        Origin::Unstated => Err(BootError::NoOrigin {
+            dir: config.data_dir.display().to_string(),
+            name: config.name.clone(),
+        }),
     }
+}
+
+fn stated_others(config: &Config, members: &[InitialMember]) -> Vec<String> {
+    other_members(config, members)
+        .map(|m| m.peer_addr.clone())
+        .collect()
+}
+
+fn all_but(me: &Member, members: Vec<Member>) -> Vec<String> {
+    let others = members.into_iter().filter(|member| member.id != me.id);
+    others.map(|member| member.peer_endpoint).collect()
 }
 
 fn other_members<'m>(
@@ -140,7 +159,7 @@ async fn form(
     for met in meet(config, members, &question).await {
         check(&identity, &met)?;
     }
-    Ok((identity, stated_others(config)))
+    Ok((identity, stated_others(config, members)))
 }
 
 /// First start of a member that was added to a running cluster.
@@ -187,11 +206,7 @@ async fn join(
         incarnation,
         name: config.name.clone(),
     };
-    let others: Vec<String> = members
-        .into_iter()
-        .filter(|member| member.id != me.id)
-        .map(|member| member.peer_endpoint)
-        .collect();
+    let others = all_but(&me, members);
     let needed = answers_needed(others.len());
     let question = question(&identity, false);
     for met in collect(others.clone(), &question, needed, |_| Ok(())).await {

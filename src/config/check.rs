@@ -43,7 +43,8 @@ impl Options {
             "proposal-bytes-max",
             proposal_bytes_max,
             four_values,
-            u64::from(u32::MAX) / 2,
+            // Raft may put all of them into one append, and the log takes 1 GiB at a time.
+            512 * MIB,
         )?;
         let read_bytes_max = self.read_bytes_max.unwrap_or((64 * MIB).max(four_values));
         check_range(
@@ -55,7 +56,7 @@ impl Options {
         let scans_max = self.scans_max.unwrap_or(64);
         check_range("scans-max", scans_max as u64, 1, 10_000)?;
         let log_segment_bytes = self.log_segment_bytes.unwrap_or(128 * MIB);
-        check_range("log-segment-bytes", log_segment_bytes, MIB, 4096 * MIB)?;
+        check_range("log-segment-bytes", log_segment_bytes, MIB, 2048 * MIB)?;
         let log_cache_bytes = self.log_cache_bytes.unwrap_or(32 * MIB);
         check_range("log-cache-bytes", log_cache_bytes, MIB, 64 * 1024 * MIB)?;
         let heartbeat = self.heartbeat.unwrap_or(Duration::from_millis(200));

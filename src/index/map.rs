@@ -55,6 +55,10 @@ impl Index for MapIndex {
         Ok(self.lock().now.entries.get(key).cloned())
     }
 
+    fn try_get(&self, key: &[u8]) -> Result<Option<Option<IndexEntry>>, IndexError> {
+        self.get(key).map(Some)
+    }
+
     fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<IndexEntry>>, IndexError> {
         let inner = self.lock();
         Ok(keys

@@ -224,13 +224,16 @@ pub enum IndexError {
 
 /// The port to an index engine.
 ///
-/// Blocking: every call except `state`, `live_bytes` and `flushed` may read or write files. `commit` has one caller at
+/// Blocking: every call except `try_get`, `state`, `live_bytes` and `flushed` may read or write files. `commit` has one caller at
 /// a time (the state machine's worker); all others may be called from any thread.
 pub trait Index: Send + Sync {
     /// Returns the entry of `key`.
     ///
     /// Errors: `Corrupt` if bytes of the index are damaged.
     fn get(&self, key: &[u8]) -> Result<Option<IndexEntry>, IndexError>;
+
+    /// As [`Index::get`], but only from memory: `None` if it would have to read a file. Never blocks.
+    fn try_get(&self, key: &[u8]) -> Result<Option<Option<IndexEntry>>, IndexError>;
 
     /// Returns the entries of `keys`, in their order.
     fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<IndexEntry>>, IndexError>;

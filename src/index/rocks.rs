@@ -11,7 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use nezha_vlog::{LogId, SegmentId};
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+    ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, IteratorMode, ReadOptions, ReadTier, WriteBatch,
+    WriteOptions,
 };
 
 use super::format::{self, Malformed};
@@ -156,6 +157,16 @@ impl Index for RocksIndex {
             .get_pinned(format::user_key(key))
             .map_err(|e| failure("get", &self.dir, &e))?;
         found.map(|bytes| self.decode(&bytes)).transpose()
+    }
+
+    fn try_get(&self, key: &[u8]) -> Result<Option<Option<IndexEntry>>, IndexError> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        match self.db.get_pinned_opt(format::user_key(key), &options) {
+            Ok(found) => found.map(|bytes| self.decode(&bytes)).transpose().map(Some),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(None),
+            Err(error) => Err(failure("get", &self.dir, &error)),
+        }
     }
 
     fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<IndexEntry>>, IndexError> {

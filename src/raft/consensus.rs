@@ -11,6 +11,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, ForwardTo
 use openraft::{ChangeMembers, ServerState};
 use tokio::sync::watch;
 
+use super::log_reader::Damage;
 use super::log_store::LogStore;
 use super::log_writer::LogWriter;
 use super::network::Network;
@@ -116,6 +117,9 @@ pub enum StartError {
     /// Raft refused the state on disk, or stopped at once.
     #[error("starting Raft failed: {0}")]
     Raft(#[from] Fatal<TypeConfig>),
+    /// An entry of the log is damaged. Names file and offset.
+    #[error("{0}")]
+    Damage(String),
     /// Started twice.
     #[error("{0}")]
     Twice(&'static str),
@@ -168,6 +172,7 @@ pub struct Consensus {
     store: Arc<Store>,
     reads: ReadIndex,
     durable_purge: watch::Receiver<Option<u64>>,
+    damage: Damage,
     writer: Arc<Mutex<Option<LogWriter>>>,
 }
 
@@ -219,10 +224,14 @@ impl Consensus {
             store.options().inline_value_max,
             Some(store.clone()),
         );
-        let durable_purge = log.durable_purge();
+        let (durable_purge, damage) = (log.durable_purge(), log.damage());
         let state_machine = StateMachine::new(store.clone(), settings.flush.clone());
         let network = Network::new(identity.clone(), settings.message_bytes_max);
-        let raft = Raft::new(identity.node_id, config, network, log, state_machine).await?;
+        let started = Raft::new(identity.node_id, config, network, log, state_machine).await;
+        let raft = started.map_err(|error| match damage.found() {
+            Some(found) => StartError::Damage(found.to_owned()),
+            None => StartError::Raft(error),
+        })?;
         peers
             .attach(raft.clone(), store.clone())
             .map_err(StartError::Twice)?;
@@ -232,6 +241,7 @@ impl Consensus {
             store,
             reads,
             durable_purge,
+            damage,
             writer: Arc::new(Mutex::new(Some(writer))),
         })
     }
@@ -292,6 +302,11 @@ impl Consensus {
     /// Waits until this member is proven to lead and has applied everything committed before the call.
     pub async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
         self.reads.barrier().await
+    }
+
+    /// Damage found in the log, with file and offset: the reason why Raft stopped, if it did.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.found()
     }
 
     /// Where Raft stands now.

@@ -79,9 +79,15 @@ pub(crate) fn vote_to_peer(vote: &Vote) -> peer::Vote {
     }
 }
 
-/// Errors: `InvalidData` when the message lacks its vote.
+/// Terms above this are refused: a node could not count on from there, and would carry it for ever.
+const TERM_MAX: u64 = u64::MAX >> 1;
+
+/// Errors: `InvalidData` when the message lacks its vote, or its term is absurd.
 pub(crate) fn vote_from_peer(vote: Option<peer::Vote>) -> io::Result<Vote> {
     let vote = vote.ok_or_else(|| invalid_data("message without a vote"))?;
+    if vote.term > TERM_MAX {
+        return Err(invalid_data(format!("term {} in a vote", vote.term)));
+    }
     Ok(Vote {
         leader_id: LeaderId {
             term: vote.term,
@@ -157,6 +163,16 @@ pub(crate) fn stored_membership(at: Option<vlog::LogId>, bytes: &Bytes) -> io::R
     ))
 }
 
+fn check_revision(command: &vlog::Command, log_id: &LogId) -> io::Result<()> {
+    if command.revision() == log_id.index {
+        return Ok(());
+    }
+    let revision = command.revision();
+    Err(invalid_data(format!(
+        "entry {log_id} carries a command of revision {revision}"
+    )))
+}
+
 /// From Raft to the log. A draft gets its revision and checksum here: the log index is known now.
 ///
 /// Errors: `InvalidInput` for heads, which exist only on the way from the log to apply.
@@ -167,12 +183,7 @@ pub(crate) fn entry_to_vlog(entry: Entry) -> io::Result<vlog::Entry> {
         EntryPayload::Membership(m) => vlog::Payload::Membership(encode_membership(&m)),
         EntryPayload::Normal(Proposal::Draft(draft)) => vlog::Payload::Command(draft.seal(log_id.index)),
         EntryPayload::Normal(Proposal::Sealed(command)) => {
-            if command.revision() != log_id.index {
-                return Err(invalid_data(format!(
-                    "entry {log_id} carries a command of revision {}",
-                    command.revision()
-                )));
-            }
+            check_revision(&command, &entry.log_id)?;
             vlog::Payload::Command(command)
         }
         EntryPayload::Normal(Proposal::Heads(_)) => {
@@ -263,10 +274,35 @@ pub(crate) fn entry_from_peer(entry: peer::Entry) -> io::Result<Entry> {
         Some(peer::entry::Payload::Membership(bytes)) => EntryPayload::Membership(decode_membership(&bytes)?),
         Some(peer::entry::Payload::Command(bytes)) => {
             let command = vlog::Command::from_bytes(bytes).map_err(invalid_data)?;
+            check_revision(&command, &log_id)?;
             EntryPayload::Normal(Proposal::Sealed(command))
         }
     };
     Ok(Entry { log_id, payload })
+}
+
+/// Checks that log ids which came under `vote` follow each other from `prev`, and are not newer than the vote: openraft
+/// and the log take that for granted.
+pub(crate) fn check_sequence(vote: &Vote, prev: Option<&LogId>, ids: &[LogId]) -> io::Result<()> {
+    let mut last = prev;
+    for id in ids {
+        let expected = last.map_or(Some(0), |last| last.index.checked_add(1));
+        if expected != Some(id.index) {
+            return Err(invalid_data(format!("entry {id} follows {}", shown(last))));
+        }
+        last = Some(id);
+    }
+    if last.is_some_and(|last| last.leader_id > vote.leader_id || last.index >= vlog::format::INDEX_MAX) {
+        return Err(invalid_data(format!(
+            "entry {} under the vote {vote}",
+            shown(last)
+        )));
+    }
+    Ok(())
+}
+
+fn shown(id: Option<&LogId>) -> String {
+    id.map_or_else(|| "nothing".to_owned(), ToString::to_string)
 }
 
 /// Bytes that an entry takes on the wire, roughly.
@@ -274,5 +310,38 @@ pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
     match &entry.payload {
         EntryPayload::Normal(Proposal::Sealed(command)) => command.as_bytes().len() as u64 + 64,
         _ => 256,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(LeaderId { term, node_id: 1 }, index)
+    }
+
+    #[test]
+    fn entries_that_openraft_would_trip_over_are_refused() {
+        let vote = Vote {
+            leader_id: LeaderId { term: 5, node_id: 1 },
+            committed: true,
+        };
+        let check = |prev: Option<LogId>, ids: &[LogId]| check_sequence(&vote, prev.as_ref(), ids).is_ok();
+        assert!(check(None, &[]) && check(None, &[id(1, 0), id(5, 1)]) && check(Some(id(2, 7)), &[id(3, 8)]));
+        assert!(!check(None, &[id(1, 1)]), "a gap at the start");
+        assert!(!check(Some(id(2, 7)), &[id(3, 9)]), "a gap after prev");
+        assert!(!check(Some(id(2, 7)), &[id(3, 8), id(3, 8)]), "a repetition");
+        assert!(!check(Some(id(2, 7)), &[id(6, 8)]), "newer than its vote");
+        assert!(
+            !check(Some(id(2, u64::MAX)), &[]),
+            "an index that cannot be followed"
+        );
+        let absurd = peer::Vote {
+            term: u64::MAX,
+            node: 1,
+            committed: true,
+        };
+        assert!(vote_from_peer(Some(absurd)).is_err());
     }
 }

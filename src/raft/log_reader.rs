@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
+use std::sync::{Arc, OnceLock};
 
 use futures::Stream;
 use futures::stream;
@@ -28,6 +29,30 @@ pub struct LogReader {
     log: Log,
     durable: watch::Receiver<Seq>,
     inline_max: u32,
+    damage: Damage,
+}
+
+/// What damage a reader has found in the log, once it has: openraft stops on it and keeps only a text.
+#[derive(Clone, Default)]
+pub(crate) struct Damage(Arc<OnceLock<String>>);
+
+impl Damage {
+    /// The first damage that was found, with file and offset.
+    pub(crate) fn found(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    fn note(&self, error: nezha_vlog::Error) -> io::Error {
+        use nezha_vlog::Error;
+        if matches!(
+            error,
+            Error::Damage { .. } | Error::MissingSegment { .. } | Error::NoSuchSegment(_)
+        ) {
+            // Only the first one counts.
+            drop(self.0.set(error.to_string()));
+        }
+        to_io(error)
+    }
 }
 
 impl LogReader {
@@ -36,7 +61,13 @@ impl LogReader {
             log,
             durable,
             inline_max,
+            damage: Damage::default(),
         }
+    }
+
+    /// Damage that this reader or a clone of it has found.
+    pub(crate) fn damage(&self) -> Damage {
+        self.damage.clone()
     }
 
     /// Keys and places of a range, once this node has them durably.
@@ -63,7 +94,7 @@ impl LogReader {
         } else {
             blocking(move || log.heads(range, inline_max)).await?
         };
-        let heads = heads.map_err(to_io)?;
+        let heads = heads.map_err(|error| self.damage.note(error))?;
         if heads.len() as u64 != expected {
             return Err(invalid_data(format!(
                 "the log answered {} of the entries {first}..{}",
@@ -115,8 +146,13 @@ impl RaftLogReader<TypeConfig> for LogReader {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
+        let start = range.start_bound().cloned();
         let range = self.clamp(range);
         let reader = self.clone();
+        // Apply must never skip an entry: a range that begins in what was purged is not for it.
+        let purged = matches!(start, Bound::Included(start) if start < range.start && !range.is_empty());
+        let refused = purged.then(|| Err(invalid_data(format!("entries before {} are purged", range.start))));
+        let range = if purged { range.end..range.end } else { range };
         let chunks = stream::unfold((reader, range), |(reader, range)| async move {
             if range.is_empty() {
                 return None;
@@ -127,7 +163,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
                 Err(error) => Some((vec![Err(error)], (reader, range.end..range.end))),
             }
         });
-        futures::StreamExt::flat_map(chunks, stream::iter::<Vec<Result<Entry, io::Error>>>)
+        let entries = futures::StreamExt::flat_map(chunks, stream::iter::<Vec<Result<Entry, io::Error>>>);
+        futures::StreamExt::chain(stream::iter(refused), entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -136,7 +173,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let range = self.clamp(start..end);
-        if range.is_empty() {
+        // What follows a purged start would not follow what the request says comes before it.
+        if range.is_empty() || range.start != start {
             return Ok(Vec::new());
         }
         let log = self.log.clone();
@@ -145,7 +183,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
         } else {
             blocking(move || log.entries(range, REPLICATION_BYTES)).await?
         };
-        entries.map_err(to_io)?.into_iter().map(entry_from_vlog).collect()
+        let entries = entries.map_err(|error| self.damage.note(error))?;
+        entries.into_iter().map(entry_from_vlog).collect()
     }
 
     /// The last log id of each leader in the range: what openraft 0.10 keeps (its own documentation still says first).

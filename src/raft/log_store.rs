@@ -11,7 +11,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use tokio::sync::{oneshot, watch};
 
 use super::convert::{entry_to_vlog, log_id_from_vlog, log_id_to_vlog, vote_to_vlog};
-use super::log_reader::LogReader;
+use super::log_reader::{Damage, LogReader};
 use super::log_writer::to_io;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::store::Store;
@@ -36,6 +36,11 @@ impl LogStore {
             guard,
             purged,
         }
+    }
+
+    /// Damage that its readers have found.
+    pub(crate) fn damage(&self) -> Damage {
+        self.reader.damage()
     }
 
     /// Watches the highest log index whose purge record is durable.

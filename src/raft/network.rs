@@ -235,6 +235,11 @@ impl PeerClient {
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         }
         let response = answer.map_err(|status| streaming(self.failed(status)))?;
+        self.network
+            .identity
+            .verify(response.metadata(), self.target)
+            .await
+            .map_err(|status| streaming(self.failed(status)))?;
         vote_from_peer(response.into_inner().vote).map_err(|e| streaming(self.broken(e)))
     }
 }

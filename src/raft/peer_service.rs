@@ -13,13 +13,13 @@ use openraft::raft::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{
-    decode_membership, entry_from_peer, invalid_data, log_id_from_peer, log_id_to_peer, vote_from_peer,
-    vote_to_peer,
+    check_sequence, decode_membership, entry_from_peer, invalid_data, log_id_from_peer, log_id_to_peer,
+    vote_from_peer, vote_to_peer,
 };
 use super::peer_identity::PeerIdentity;
 use super::snapshot::{Snapshot, SnapshotData, store_meta};
 use super::state_machine::StateMachine;
-use super::types::{SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::index::AppliedState;
 use crate::store::{Staging, Store};
 
@@ -83,7 +83,7 @@ fn fatal(error: impl std::fmt::Display) -> Status {
 }
 
 fn append_from_peer(message: peer::AppendRequest) -> io::Result<AppendEntriesRequest<TypeConfig>> {
-    Ok(AppendEntriesRequest {
+    let request = AppendEntriesRequest {
         vote: vote_from_peer(message.vote)?,
         prev_log_id: message.prev_log_id.map(log_id_from_peer),
         leader_commit: message.leader_commit.map(log_id_from_peer),
@@ -91,8 +91,11 @@ fn append_from_peer(message: peer::AppendRequest) -> io::Result<AppendEntriesReq
             .entries
             .into_iter()
             .map(entry_from_peer)
-            .collect::<io::Result<_>>()?,
-    })
+            .collect::<io::Result<Vec<_>>>()?,
+    };
+    let ids: Vec<LogId> = request.entries.iter().map(|entry| entry.log_id).collect();
+    check_sequence(&request.vote, request.prev_log_id.as_ref(), &ids)?;
+    Ok(request)
 }
 
 fn append_answer(result: StreamAppendResult<TypeConfig>) -> peer::AppendResponse {
@@ -332,6 +335,8 @@ impl PeerService for PeerServer {
                 }
                 (Some(Part::End(end)), Some(open)) => {
                     let vote = vote_from_peer(open.header.vote).map_err(malformed)?;
+                    let last = open.header.last_log_id.map(log_id_from_peer);
+                    check_sequence(&vote, last.as_ref(), &[]).map_err(malformed)?;
                     let (meta, snapshot) = blocking(move || open.finish(&end)).await?;
                     let snapshot = Snapshot { meta, snapshot };
                     let answer = running

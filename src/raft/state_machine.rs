@@ -56,11 +56,11 @@ impl StateMachine {
 
     /// Waits until every log change that was submitted is durable: the new store relies on it.
     async fn log_barrier(&self) -> io::Result<()> {
-        let log = self.store.log();
-        // Writing the vote again changes nothing, and is durable only after everything queued before it (I1).
-        let Some(vote) = log.vote() else { return Ok(()) };
+        // Nothing is appended, and is durable only after everything queued before it (I1).
         let (tx, rx) = oneshot::channel();
-        log.save_vote(vote, Box::new(move |result| drop(tx.send(result))))
+        self.store
+            .log()
+            .append(Vec::new(), Box::new(move |result| drop(tx.send(result))))
             .map_err(to_io)?;
         rx.await.map_err(io::Error::other)?.map_err(to_io)
     }

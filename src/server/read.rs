@@ -12,7 +12,7 @@ use super::call::Call;
 use super::context::Context;
 use crate::index::IndexEntry;
 use crate::raft::ReadError;
-use crate::store::View;
+use crate::store::{StoreError, View};
 
 /// Values up to this many bytes are left to the limit of streams per connection; larger ones are counted.
 const UNCOUNTED_BYTES_MAX: u64 = 16 << 10;
@@ -61,11 +61,7 @@ impl Context {
         call: &Call,
     ) -> Result<Response<GetResponse>, Status> {
         let view = self.store.view();
-        let found = view
-            .index()
-            .get(&request.key)
-            .map_err(|e| self.store_error(&e.into()))?;
-        let Some(entry) = found else {
+        let Some(entry) = self.entry(&view, &request.key, call).await? else {
             let header = Some(self.header(revision));
             return Ok(Response::new(GetResponse {
                 header,
@@ -100,6 +96,17 @@ impl Context {
         Ok(response)
     }
 
+    /// Looks `key` up: here when the index has it in memory, else on a thread that may block. A cold index must not hold
+    /// up the workers that carry heartbeats.
+    async fn entry(&self, view: &Arc<View>, key: &Bytes, call: &Call) -> Result<Option<IndexEntry>, Status> {
+        let in_memory = view.index().try_get(key);
+        if let Some(found) = in_memory.map_err(|e| self.store_error(&e.into()))? {
+            return Ok(found);
+        }
+        let (view, key) = (view.clone(), key.clone());
+        self.on_reader(call, move || Ok(view.index().get(&key)?)).await
+    }
+
     /// Reads the value of `entry`: here when it is in memory, page cache included, else on a thread that may block.
     async fn value(
         &self,
@@ -114,17 +121,26 @@ impl Context {
         {
             return Ok(value);
         }
+        self.on_reader(call, move || view.read(&entry, &key)).await
+    }
+
+    /// Runs `read` on a thread that may block, once one of the reader slots is free.
+    async fn on_reader<T: Send + 'static>(
+        &self,
+        call: &Call,
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Status> {
         let slot = tokio::time::timeout_at(call.deadline, self.readers.clone().acquire_owned());
         let Ok(Ok(slot)) = slot.await else {
             return Err(errors::timed_out(&self.name, "a reader thread"));
         };
         let read = tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            view.read(&entry, &key)
+            read()
         });
-        let value = read
+        let done = read
             .await
             .map_err(|e| errors::internal(&self.name, &format!("the reader ended: {e}"), false))?;
-        value.map_err(|error| self.store_error(&error))
+        done.map_err(|error| self.store_error(&error))
     }
 }

@@ -13,7 +13,7 @@ mod staging_test;
 #[cfg(test)]
 mod store_test;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -80,16 +80,27 @@ impl Store {
         engine: Arc<dyn Engine>,
         options: StoreOptions,
     ) -> Result<(Store, Writer, Recovered), StoreError> {
-        let number = find_or_create(&data, engine.as_ref())?;
+        let current = find(&data)?;
         let log_dir = data.log_dir();
         let opened = Log::open(Arc::clone(data.fs()), &log_dir, options.log.clone());
         let (log, writer, recovered) = opened.map_err(|e| StoreError::log(&log_dir, e))?;
+        let number = match current {
+            Some(number) => number,
+            None => create_first(&data, engine.as_ref(), &recovered)?,
+        };
         let view = open_view(&data, engine.as_ref(), number, &log)?;
         let breach = judge(&view);
         breach.map_err(|breach| StoreError::Refused {
             dir: data.path().to_path_buf(),
             breach,
         })?;
+        if let Some(applied) = view.index.state().applied
+            && log.last_log_id().is_none_or(|last| last.index < applied.index)
+        {
+            // An installed snapshot whose purge record a crash has prevented: the log goes on after it.
+            log.purge(applied, Box::new(|_| {}))
+                .map_err(|e| StoreError::log(&log_dir, e))?;
+        }
         for other in data.stores()?.into_iter().filter(|other| *other != number) {
             remove_store(&data, engine.as_ref(), other)?;
         }
@@ -239,27 +250,38 @@ fn open_view(data: &DataDir, engine: &dyn Engine, number: u64, log: &Log) -> Res
     })
 }
 
-/// Returns the number of the live store, making the first one in a directory that never had any.
-fn find_or_create(data: &DataDir, engine: &dyn Engine) -> Result<u64, StoreError> {
+/// Returns the number of the live store; `None` in a directory that never had one. Refuses one that has lost its store
+/// or its log: a log that is made anew would have forgotten votes and acknowledged entries.
+fn find(data: &DataDir) -> Result<Option<u64>, StoreError> {
     let fs = data.fs().as_ref();
-    let refuse = |reason: String| StoreError::NoStore {
-        dir: data.path().to_path_buf(),
-        reason,
-    };
-    if let Some(number) = read_current(fs, data)? {
-        let dir = data.store_dir(number);
-        if !fs.exists(&dir).map_err(sealed::io_error("look for", &dir))? {
-            return Err(refuse(format!("CURRENT names store-{number}, which is missing")));
+    let look = |dir: &Path| fs.exists(dir).map_err(sealed::io_error("look for", dir));
+    let Some(number) = read_current(fs, data)? else {
+        if data.stores()?.iter().any(|number| *number != 1) {
+            return Err(no_store(data, "CURRENT is missing although there is data"));
         }
-        return Ok(number);
+        return Ok(None);
+    };
+    if !look(&data.store_dir(number))? {
+        let reason = format!("CURRENT names store-{number}, which is missing");
+        return Err(no_store(data, &reason));
     }
-    // CURRENT is made durable before the log and any second store exist; if they do, it was lost.
     let log_dir = data.log_dir();
-    let has_log = fs
-        .exists(&log_dir)
-        .map_err(sealed::io_error("look for", &log_dir))?;
-    if has_log || data.stores()?.iter().any(|number| *number != 1) {
-        return Err(refuse("CURRENT is missing although there is data".to_owned()));
+    let has_log = look(&log_dir)?
+        && !fs
+            .list(&log_dir)
+            .map_err(sealed::io_error("list", &log_dir))?
+            .is_empty();
+    if !has_log {
+        return Err(no_store(data, "the log is missing although there is a store"));
+    }
+    Ok(Some(number))
+}
+
+/// Makes the first store. CURRENT comes last: without it, and with an empty log, the directory is one whose creation a
+/// crash has ended.
+fn create_first(data: &DataDir, engine: &dyn Engine, log: &Recovered) -> Result<u64, StoreError> {
+    if log.last.is_some() || log.vote.is_some() {
+        return Err(no_store(data, "CURRENT is missing although there is data"));
     }
     remove_store(data, engine, 1)?;
     create_store_dir(data, 1)?;
@@ -267,6 +289,13 @@ fn find_or_create(data: &DataDir, engine: &dyn Engine) -> Result<u64, StoreError
     sync_store_dir(data, 1)?;
     write_current(data, 1)?;
     Ok(1)
+}
+
+fn no_store(data: &DataDir, reason: &str) -> StoreError {
+    StoreError::NoStore {
+        dir: data.path().to_path_buf(),
+        reason: reason.to_owned(),
+    }
 }
 
 /// Number in CURRENT; `None` if there is no such file.

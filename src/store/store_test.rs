@@ -470,6 +470,18 @@ fn lost_files_are_refused_by_name() {
         "{error}"
     );
 
+    // Also when the index was never flushed, so that nothing else tells that there was a log.
+    let (young_fs, young_engine) = (CrashFs::new(), Arc::new(MapEngine::default()));
+    drop(map_node(&young_fs, &young_engine).unwrap());
+    young_fs.remove_dir_all(&data.log_dir()).unwrap();
+    for attempt in 1..=2 {
+        let error = map_node(&young_fs, &young_engine).err().unwrap();
+        assert!(
+            matches!(&error, StoreError::NoStore { reason, .. } if reason.contains("the log is missing")),
+            "attempt {attempt}: {error}"
+        );
+    }
+
     let damaged = fs.fork();
     damaged.flip_bit(&data.current_path(), 3, 1);
     let error = map_node(&damaged, &engine).err().unwrap();

@@ -163,9 +163,10 @@ pub(crate) struct Active {
 pub(crate) fn open(fs: &dyn Fs, dir: &Path) -> Result<Opened, Error> {
     if !fs.exists(dir).map_err(Error::io("look for", dir))? {
         fs.create_dir_all(dir).map_err(Error::io("create", dir))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs.sync_dir(parent).map_err(Error::io("sync", parent))?;
-        }
+    }
+    // Also when it was there: whoever made it may have crashed before this.
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs.sync_dir(parent).map_err(Error::io("sync", parent))?;
     }
     let ids = list_segments(fs, dir)?;
     let mut replay = Replay::new(dir);
