@@ -12,6 +12,7 @@ mod meet;
 use std::collections::BTreeMap;
 
 use nezha_api::peer::IdentifyRequest;
+use nezha_api::v1::Member;
 
 use crate::config::{Config, InitialMember, Origin};
 use crate::identity::{DataDir, Identity};

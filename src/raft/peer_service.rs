@@ -19,7 +19,7 @@ use super::convert::{
 use super::peer_identity::PeerIdentity;
 use super::snapshot::{Snapshot, SnapshotData, store_meta};
 use super::state_machine::StateMachine;
-use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::index::AppliedState;
 use crate::store::{Staging, Store};
 
@@ -93,7 +93,7 @@ fn append_from_peer(message: peer::AppendRequest) -> io::Result<AppendEntriesReq
             .map(entry_from_peer)
             .collect::<io::Result<Vec<_>>>()?,
     };
-    let ids: Vec<LogId> = request.entries.iter().map(|entry| entry.log_id).collect();
+    let ids: Vec<LogId> = request.entries.iter().map(|entry: &Entry| entry.log_id).collect();
     check_sequence(&request.vote, request.prev_log_id.as_ref(), &ids)?;
     Ok(request)
 }
