@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::DiskArgs,
+    errors::BenchError,
     histogram::{Latencies, LatencySummary},
     size::format_size,
     values::Values,
@@ -63,8 +64,10 @@ pub(crate) fn run(args: &DiskArgs) -> anyhow::Result<()> {
 }
 
 fn probe(args: &DiskArgs) -> anyhow::Result<DiskReport> {
-    ensure!(args.size > 0, "--size must be above 0");
-    ensure!(args.seconds > 0.0, "--seconds must be above 0");
+    ensure!(
+        args.size > 0,
+        BenchError::Usage("--size must be above 0".to_owned())
+    );
     fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
     let size = usize::try_from(args.size).context("--size does not fit this machine")?;
     let values = Values::new(size);
