@@ -125,9 +125,15 @@ mod tests {
     #[test]
     fn the_deadline_is_a_little_before_the_callers() {
         let now = Instant::now();
-        let stated = call(&[("grpc-timeout", "2S")]);
-        assert!(stated.deadline_stated);
-        assert!(stated.deadline < now + Duration::from_secs(3));
+        let after = |text| stated_deadline(text, now).map(|deadline| deadline - now);
+        // A twentieth, within 1 ms and 50 ms.
+        assert_eq!(after("2S"), Some(Duration::from_millis(1950)));
+        assert_eq!(after("400m"), Some(Duration::from_millis(380)));
+        assert_eq!(after("10m"), Some(Duration::from_millis(9)));
+        assert_eq!(after("1u"), Some(Duration::ZERO));
+        assert_eq!(after("9H"), Some(Duration::from_millis(3_599_950)), "the longest");
+        assert_eq!(after("soon"), None);
+        assert!(call(&[("grpc-timeout", "2S")]).deadline_stated);
         assert!(!call(&[]).deadline_stated);
     }
 }
