@@ -69,12 +69,11 @@ impl Budget {
     /// Takes `bytes`, at most the whole budget; waits in order of arrival, until the budget's wait or `until` is over.
     ///
     /// Errors: RESOURCE_EXHAUSTED with a delay to retry after; nothing was proposed.
-    pub async fn take(&self, bytes: u64, until: Option<Instant>) -> Result<Permit, Status> {
+    pub async fn take(&self, bytes: u64, until: Instant) -> Result<Permit, Status> {
         if let Some(permit) = self.try_take(bytes) {
             return Ok(permit);
         }
-        let limit = Instant::now() + self.wait;
-        let limit = until.map_or(limit, |until| until.min(limit));
+        let limit = until.min(Instant::now() + self.wait);
         let taken = tokio::time::timeout_at(limit, self.free.clone().acquire_many_owned(self.clamp(bytes)));
         match taken.await {
             Ok(Ok(permit)) => Ok(Permit(permit)),
@@ -160,13 +159,13 @@ pub struct AdmittedBody {
     slot: PermitSlot,
     held: BytesMut,
     state: State,
-    until: Option<Instant>,
+    until: Instant,
     arrival: Option<Pin<Box<Sleep>>>,
 }
 
 impl AdmittedBody {
     /// Wraps `inner`; the permit will be found in `slot`. The caller stops waiting at `until`.
-    pub fn new(inner: Body, limit: RequestLimit, slot: PermitSlot, until: Option<Instant>) -> Self {
+    pub fn new(inner: Body, limit: RequestLimit, slot: PermitSlot, until: Instant) -> Self {
         Self {
             inner,
             limit,

@@ -49,6 +49,11 @@ fn limit(budget: &Budget, message_bytes_max: u64) -> RequestLimit {
     }
 }
 
+/// A deadline that does not matter.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 async fn next(
     body: &mut (impl HttpBody<Data = Bytes, Error = Status> + Unpin),
 ) -> Option<Result<Bytes, Status>> {
@@ -73,8 +78,12 @@ async fn a_message_passes_unchanged_however_it_is_cut() {
     let sent = message(300);
     for frame_bytes in [1, 2, 4, 5, 6, 7, 100, 1000] {
         let (budget, slot) = (budget(10_000), PermitSlot::default());
-        let mut admitted =
-            AdmittedBody::new(body(&sent, frame_bytes), limit(&budget, 1000), slot.clone(), None);
+        let mut admitted = AdmittedBody::new(
+            body(&sent, frame_bytes),
+            limit(&budget, 1000),
+            slot.clone(),
+            later(),
+        );
         assert_eq!(all(&mut admitted).await.unwrap(), sent, "frames of {frame_bytes}");
         assert_eq!(budget.taken(), 300 + REQUEST_OVERHEAD_BYTES);
         drop(slot.take());
@@ -85,7 +94,7 @@ async fn a_message_passes_unchanged_however_it_is_cut() {
 #[tokio::test]
 async fn an_empty_body_is_left_to_the_decoder() {
     let budget = budget(10_000);
-    let mut admitted = AdmittedBody::new(body(&[], 1), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(body(&[], 1), limit(&budget, 1000), PermitSlot::default(), later());
     assert!(next(&mut admitted).await.is_none());
     assert_eq!(budget.taken(), 0);
 }
@@ -94,7 +103,12 @@ async fn an_empty_body_is_left_to_the_decoder() {
 async fn a_message_that_states_too_much_is_refused_by_its_first_bytes() {
     let budget = budget(10_000);
     let stated = &message(1001)[..PREFIX_BYTES];
-    let mut admitted = AdmittedBody::new(body(stated, 5), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(
+        body(stated, 5),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
     let status = next(&mut admitted).await.unwrap().unwrap_err();
     assert_eq!(reason(&status), Some(Reason::ValueTooLarge));
     assert!(
@@ -110,7 +124,12 @@ async fn bytes_beyond_the_stated_length_are_refused() {
     let mut sent = message(10);
     sent.extend([0; 50]);
     let budget = budget(10_000);
-    let mut admitted = AdmittedBody::new(body(&sent, 20), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(
+        body(&sent, 20),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
     let status = all(&mut admitted).await.unwrap_err();
     assert_eq!(reason(&status), Some(Reason::InvalidRequest));
 }
@@ -124,7 +143,7 @@ async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
         body(&sent, 100),
         limit(&budget, 1000),
         PermitSlot::default(),
-        None,
+        later(),
     );
     let status = next(&mut admitted).await.unwrap().unwrap_err();
     assert_eq!(reason(&status), Some(Reason::Overloaded));
@@ -141,7 +160,7 @@ async fn a_waiting_message_goes_on_when_there_is_room() {
     let held = budget.try_take(3000).unwrap();
     let sent = message(500);
     let slot = PermitSlot::default();
-    let mut admitted = AdmittedBody::new(body(&sent, 100), limit(&budget, 1000), slot.clone(), None);
+    let mut admitted = AdmittedBody::new(body(&sent, 100), limit(&budget, 1000), slot.clone(), later());
     let reading = tokio::spawn(async move { all(&mut admitted).await });
     tokio::task::yield_now().await;
     assert!(!reading.is_finished());

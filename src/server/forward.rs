@@ -62,8 +62,15 @@ impl Forwarder {
 impl Context {
     /// The member that a linearizable call is to be passed on to; `None` when this node leads.
     ///
-    /// Errors: NO_LEADER; NOT_LEADER when the call may not be passed on.
+    /// Errors: NO_LEADER; NOT_LEADER when the call may not be passed on; TIMED_OUT.
     pub fn elsewhere(&self, call: &Call) -> Result<Option<LeaderHint>, Status> {
+        // Now it is certain that nothing was proposed; once it is handed on, a late call has an unknown outcome.
+        if call.deadline <= Instant::now() {
+            return Err(errors::timed_out(
+                &self.name,
+                "the request to be admitted and read",
+            ));
+        }
         match &self.outlook().leader {
             Some(leader) if leader.id == self.node_id => Ok(None),
             Some(leader) if call.may_forward() => Ok(Some(leader.clone())),

@@ -17,7 +17,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 
 use super::admission::{AdmittedBody, AnswerPermit, PermitSlot, PiecedBody, RequestLimit};
-use super::call::{TIMEOUT, stated_deadline};
+use super::call::{Arrival, TIMEOUT, deadline};
 use super::cluster::Cluster;
 use super::context::Context;
 use super::kv::Kv;
@@ -163,11 +163,12 @@ impl Service<Request<Body>> for Front {
 }
 
 fn admitted(request: Request<Body>, limit: &RequestLimit) -> Request<Body> {
-    let slot = PermitSlot::default();
+    let (slot, arrived) = (PermitSlot::default(), Instant::now());
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(slot.clone());
+    parts.extensions.insert(Arrival(arrived));
     let stated = parts.headers.get(TIMEOUT).and_then(|value| value.to_str().ok());
-    let until = stated.and_then(|text| stated_deadline(text, Instant::now()));
+    let until = deadline(stated, arrived);
     Request::from_parts(
         parts,
         Body::new(AdmittedBody::new(body, limit.clone(), slot, until)),

@@ -83,7 +83,7 @@ impl Context {
             Bytes::new()
         } else {
             if bytes > UNCOUNTED_BYTES_MAX {
-                permit = Some(self.answers.take(bytes, Some(call.deadline)).await?);
+                permit = Some(self.answers.take(bytes, call.deadline).await?);
             }
             self.value(view, entry, request.key, call).await?
         };

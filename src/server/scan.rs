@@ -203,7 +203,7 @@ impl Scan {
             self.send(false, false)?;
         }
         if value_bytes > CHUNK_BYTES {
-            let taken = self.context.answers.take(value_bytes, Some(self.deadline));
+            let taken = self.context.answers.take(value_bytes, self.deadline);
             let permit = self
                 .runtime
                 .block_on(taken)
