@@ -21,8 +21,10 @@ use tonic::body::Body;
 
 /// Counted for each request beside its message: headers, tasks, the index entry.
 const REQUEST_OVERHEAD_BYTES: u64 = 1 << 10;
-/// A request that was admitted must arrive within this time, or others wait for a sender that sleeps.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
+/// A message that was admitted must arrive, and its stream end, within this time and that for its length at the slowest
+/// rate; or others wait for a sender that sleeps.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
+const ARRIVAL_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Answers are handed to the connection in pieces of this many bytes.
 const PIECE_BYTES: usize = 128 << 10;
 /// Compression flag and length of a gRPC message.
@@ -130,6 +132,11 @@ impl AnswerPermit {
     }
 }
 
+/// How long the rest of a message may take, when `bytes` of it are missing.
+fn arrival_wait(bytes: u64) -> Duration {
+    ARRIVAL_WAIT + Duration::from_millis(bytes.saturating_mul(1000) / ARRIVAL_BYTES_PER_SECOND)
+}
+
 type Acquire = Pin<Box<dyn Future<Output = Result<Permit, Status>> + Send>>;
 
 enum State {
@@ -160,7 +167,9 @@ pub struct AdmittedBody {
     held: BytesMut,
     state: State,
     until: Instant,
-    arrival: Option<Pin<Box<Sleep>>>,
+    /// When the sender is given up. The timer for it runs once the sender was waited for.
+    due: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl AdmittedBody {
@@ -173,7 +182,8 @@ impl AdmittedBody {
             held: BytesMut::new(),
             state: State::Prefix,
             until,
-            arrival: None,
+            due: until,
+            timer: None,
         }
     }
 
@@ -185,14 +195,30 @@ impl AdmittedBody {
     }
 
     fn open(&mut self, permit: Option<Permit>) {
-        if let Some(permit) = permit {
-            self.slot.fill(permit);
-        }
         let message = self.message_bytes().unwrap_or(0) + PREFIX_BYTES as u64;
         self.state = State::Open(message);
-        if message > self.held.len() as u64 {
-            self.arrival = Some(Box::pin(tokio::time::sleep(ARRIVAL_WAIT)));
+        if let Some(permit) = permit {
+            self.slot.fill(permit);
+            let missing = message.saturating_sub(self.held.len() as u64);
+            self.due = self.until.min(Instant::now() + arrival_wait(missing));
+            self.timer = None;
         }
+    }
+
+    /// The sender's next frame, or an error once it is overdue. The decoder reads to the end of the stream, so a whole
+    /// message whose stream stays open is overdue as well.
+    fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if polled.is_ready() {
+            return polled;
+        }
+        let due = self.due;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        ready!(timer.as_mut().poll(cx));
+        let status = errors::invalid_request("message", "did not arrive in time");
+        Poll::Ready(Some(Err(status)))
     }
 
     /// Decides what happens to a message of `bytes`.
@@ -222,9 +248,6 @@ impl AdmittedBody {
         match left.checked_sub(data.len() as u64) {
             Some(rest) => {
                 *left = rest;
-                if rest == 0 {
-                    self.arrival = None;
-                }
                 Ok(Frame::data(data))
             }
             None => Err(errors::invalid_request(
@@ -252,15 +275,7 @@ impl HttpBody for AdmittedBody {
                     return Poll::Ready(Some(this.deliver(held)));
                 }
                 State::Open(_) => {
-                    if let Some(arrival) = &mut this.arrival
-                        && arrival.as_mut().poll(cx).is_ready()
-                    {
-                        return Poll::Ready(Some(Err(errors::invalid_request(
-                            "message",
-                            "did not arrive in time",
-                        ))));
-                    }
-                    return match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                    return match ready!(this.poll_sender(cx)) {
                         Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
                             Ok(data) => this.deliver(data),
                             Err(other) => Ok(other),
@@ -268,7 +283,7 @@ impl HttpBody for AdmittedBody {
                         other => Poll::Ready(other),
                     };
                 }
-                State::Prefix => match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                State::Prefix => match ready!(this.poll_sender(cx)) {
                     Some(Ok(frame)) => {
                         // Trailers before five bytes of body: the decoder has the right words for that.
                         let Ok(data) = frame.into_data() else {

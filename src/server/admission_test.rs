@@ -22,6 +22,28 @@ impl HttpBody for Frames {
     }
 }
 
+/// A body that begins and never goes on.
+struct Silent(Option<Bytes>);
+
+impl HttpBody for Silent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.0.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn silent_after(bytes: &[u8]) -> Body {
+    Body::new(Silent(Some(Bytes::copy_from_slice(bytes))))
+}
+
 #[expect(clippy::big_endian_bytes, reason = "gRPC's length prefix is big-endian")]
 fn message(bytes: usize) -> Vec<u8> {
     let mut out = vec![0];
@@ -132,6 +154,44 @@ async fn bytes_beyond_the_stated_length_are_refused() {
     );
     let status = all(&mut admitted).await.unwrap_err();
     assert_eq!(reason(&status), Some(Reason::InvalidRequest));
+}
+
+/// Nothing at all, half a prefix, half a message, or all of it on a stream that stays open: each held the budget, or a
+/// slot, for a minute or for ever.
+#[tokio::test]
+async fn a_sender_that_sleeps_is_given_up() {
+    let whole = message(300);
+    for sent in [0, 3, 100, whole.len()] {
+        let (budget, until) = (budget(10_000), Instant::now() + Duration::from_millis(20));
+        let mut admitted = AdmittedBody::new(
+            silent_after(&whole[..sent]),
+            limit(&budget, 1000),
+            PermitSlot::default(),
+            until,
+        );
+        let status = all(&mut admitted).await.unwrap_err();
+        assert_eq!(reason(&status), Some(Reason::InvalidRequest), "{sent} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_admitted_message_has_time_by_its_length() {
+    assert_eq!(arrival_wait(0), Duration::from_secs(5));
+    assert_eq!(arrival_wait(16 << 20), Duration::from_secs(21));
+    let budget = budget(8 << 20);
+    let mut admitted = AdmittedBody::new(
+        silent_after(&message(4 << 20)[..PREFIX_BYTES]),
+        limit(&budget, 8 << 20),
+        PermitSlot::default(),
+        later(),
+    );
+    next(&mut admitted).await.unwrap().unwrap();
+    assert!(budget.taken() > 4 << 20);
+    let wait = admitted.due.saturating_duration_since(Instant::now());
+    assert!(
+        wait > Duration::from_secs(5) && wait <= Duration::from_secs(9),
+        "{wait:?}"
+    );
 }
 
 #[tokio::test]
