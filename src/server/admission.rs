@@ -72,21 +72,23 @@ impl Budget {
     ///
     /// Errors: RESOURCE_EXHAUSTED with a delay to retry after; nothing was proposed.
     pub async fn take(&self, bytes: u64, until: Instant) -> Result<Permit, Status> {
+        let until = until.min(Instant::now() + self.wait);
+        self.take_by(bytes, until).await.ok_or_else(|| {
+            let what = format!(
+                "{} bytes of {} in flight, {} asked for",
+                self.total, self.name, bytes
+            );
+            errors::overloaded(&self.node, &what, RETRY_AFTER)
+        })
+    }
+
+    /// Takes `bytes`, at most the whole budget; waits in order of arrival, until `until`.
+    pub async fn take_by(&self, bytes: u64, until: Instant) -> Option<Permit> {
         if let Some(permit) = self.try_take(bytes) {
-            return Ok(permit);
+            return Some(permit);
         }
-        let limit = until.min(Instant::now() + self.wait);
-        let taken = tokio::time::timeout_at(limit, self.free.clone().acquire_many_owned(self.clamp(bytes)));
-        match taken.await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            Ok(Err(_)) | Err(_) => {
-                let what = format!(
-                    "{} bytes of {} in flight, {} asked for",
-                    self.total, self.name, bytes
-                );
-                Err(errors::overloaded(&self.node, &what, RETRY_AFTER))
-            }
-        }
+        let taken = tokio::time::timeout_at(until, self.free.clone().acquire_many_owned(self.clamp(bytes)));
+        taken.await.ok()?.ok().map(Permit)
     }
 
     /// Waits until nothing is taken. True if that happened within `limit`.

@@ -214,6 +214,25 @@ async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
     assert_eq!(budget.taken(), 0);
 }
 
+/// A scan waits for room as long as it lives, whatever others wait.
+#[tokio::test]
+async fn a_wait_may_be_longer_than_the_budgets_own() {
+    let budget = Budget::new("answers", "n1", 4000, Duration::ZERO);
+    let held = budget.try_take(4000).unwrap();
+    assert!(budget.take(1, later()).await.is_err());
+    let soon = Instant::now() + Duration::from_millis(5);
+    assert!(budget.take_by(1, soon).await.is_none());
+    let waiting = tokio::spawn({
+        let budget = budget.clone();
+        async move { budget.take_by(4000, later()).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert!(waiting.await.unwrap().is_some());
+    assert_eq!(budget.taken(), 0);
+}
+
 #[tokio::test]
 async fn a_waiting_message_goes_on_when_there_is_room() {
     let budget = budget(4000);
