@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nezha_api::errors::{self, LeaderHint};
+use nezha_api::errors;
 use nezha_api::v1::cluster_service_client::ClusterServiceClient;
 use nezha_api::v1::cluster_service_server::ClusterService;
 use nezha_api::v1::{
@@ -116,13 +116,7 @@ impl Cluster {
 
     fn failed(&self, subject: &str, error: AdminError) -> Status {
         match error {
-            AdminError::NotLeader { leader } => {
-                let leader = leader.map(|(id, node)| LeaderHint {
-                    id,
-                    endpoint: node.client_addr,
-                });
-                errors::not_leader(&self.context.name, self.context.outlook().term, leader)
-            }
+            AdminError::NotLeader { leader } => self.context.led_by(leader),
             AdminError::Refused { reason, lag } => errors::member_state(subject, &reason, lag),
             AdminError::Unknown { reason } => errors::outcome_unknown(&self.context.name, &reason),
         }

@@ -58,13 +58,7 @@ impl Kv {
         let result = joined
             .map_err(|e| errors::internal(&context.name, &format!("the write's task ended: {e}"), true))?;
         result.map_err(|error| match error {
-            WriteError::NotLeader { leader } => {
-                let leader = leader.map(|(id, node)| LeaderHint {
-                    id,
-                    endpoint: node.client_addr,
-                });
-                errors::not_leader(&context.name, context.outlook().term, leader)
-            }
+            WriteError::NotLeader { leader } => context.led_by(leader),
             WriteError::Unknown { reason } => errors::outcome_unknown(&context.name, &reason),
         })
     }
