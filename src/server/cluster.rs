@@ -220,7 +220,12 @@ impl ClusterService for Cluster {
         if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
             return Ok(answer);
         }
-        let _adding = self.adding.lock().await;
+        let Ok(_adding) = tokio::time::timeout_at(call.deadline, self.adding.lock()).await else {
+            return Err(errors::timed_out(
+                &self.context.name,
+                "another member to be added",
+            ));
+        };
         // The id must be above all that were ever used: the barrier makes sure that this node has applied them all.
         self.context.read_point(false, &call).await?;
         let metrics = self.context.consensus.metrics();
@@ -264,14 +269,14 @@ impl ClusterService for Cluster {
         }
         let metrics = self.context.consensus.metrics();
         let member = find(&metrics.members, message.id, &message.name)?;
-        if !member.voter {
-            let id = member.id;
-            self.change(&call, &member.node.name, move |consensus| async move {
-                consensus.promote(id).await
-            })
-            .await?;
-            tracing::info!(id, name = member.node.name, "member promoted to voter");
-        }
+        // Even if it counts as a voter here already: that may be a change which is not committed and may yet be undone.
+        // Promoting a voter changes nothing, but it succeeds only once the membership is committed.
+        let id = member.id;
+        self.change(&call, &member.node.name, move |consensus| async move {
+            consensus.promote(id).await
+        })
+        .await?;
+        tracing::info!(id, name = member.node.name, "member promoted to voter");
         Ok(Response::new(MemberPromoteResponse {
             header: self.header(),
         }))
