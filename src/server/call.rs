@@ -19,8 +19,8 @@ const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest deadline; a longer one is cut.
 const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
-/// When the head of a request came in, in the request's extensions. Deadlines count from there: by the time that a handler
-/// runs, the message may have waited for admission and travelled for long.
+/// When the head of a request came in, in the request's extensions. Deadlines count from there: by the time that a
+/// handler runs, the message may have waited for admission and travelled for long.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
 

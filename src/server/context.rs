@@ -92,8 +92,8 @@ impl From<&Metrics> for Outlook {
     }
 }
 
-/// Where node `me`, which was refused as not leading, sends its clients: never back to itself, which Raft may still name
-/// while it steps down or hands the lead over.
+/// Where node `me`, which was refused as not leading, sends its clients: never back to itself, which Raft may still
+/// name while it steps down or hands the lead over.
 fn other_leader(me: NodeId, leader: Option<(NodeId, Node)>) -> Option<LeaderHint> {
     leader.filter(|(id, _)| *id != me).map(|(id, node)| LeaderHint {
         id,

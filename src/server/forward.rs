@@ -80,9 +80,9 @@ impl Context {
 
     /// Passes `message` on to `leader` by `send`.
     ///
-    /// Errors: the leader's own, unchanged. When the leader could not be reached, or the connection broke during a read:
-    /// NOT_LEADER, proposed=false. When it did not answer a read in time: TIMED_OUT. When the connection broke or time
-    /// ran out after a write may have been sent: OUTCOME_UNKNOWN.
+    /// Errors: the leader's own, unchanged. When the leader could not be reached, or the connection broke during a
+    /// read: NOT_LEADER, proposed=false. When it did not answer a read in time: TIMED_OUT. When the connection broke or
+    /// time ran out after a write may have been sent: OUTCOME_UNKNOWN.
     pub async fn forward<Q, A, F>(
         &self,
         leader: LeaderHint,

@@ -92,8 +92,8 @@ pub fn raise_open_files_limit() -> u64 {
 
 /// The limits of the client port and of the peer port in a process that may have `open_files` descriptors.
 ///
-/// Connections leave 1024 of them to files, or half when there are few: a refused connection comes back, a log that cannot
-/// open its next segment ends the node.
+/// Connections leave 1024 of them to files, or half when there are few: a refused connection comes back, a log that
+/// cannot open its next segment ends the node.
 pub fn port_limits(open_files: u64) -> (PortLimits, PortLimits) {
     let (clients, members) = connections(open_files);
     if clients < CLIENT_PORT.connections_max || members < PEER_PORT.connections_max {

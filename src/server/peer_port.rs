@@ -19,10 +19,10 @@ pub const CLIENT_ADDR: &str = "nezha-client-addr";
 /// Its name.
 pub const NAME: &str = "nezha-name";
 
-/// Callers that one process puts on record when they identify themselves. Who is a member is not known here: nodes record
-/// each other before Raft runs, when the membership is not known to anybody, and a new member is recorded by followers
-/// that have not heard of it. So their number is bounded instead, far above any cluster's, because the record is a file
-/// that is written anew for each and never shrinks.
+/// Callers that one process puts on record when they identify themselves. Who is a member is not known here: nodes
+/// record each other before Raft runs, when the membership is not known to anybody, and a new member is recorded by
+/// followers that have not heard of it. So their number is bounded instead, far above any cluster's, because the record
+/// is a file that is written anew for each and never shrinks.
 const RECORDED_MAX: usize = 1024;
 
 /// The peer protocol in all phases of a node's life.
@@ -97,8 +97,8 @@ async fn record(
             );
         }
         return Err(Status::resource_exhausted(format!(
-            "this member has put {RECORDED_MAX} callers on record since its start and takes no more; if node {id} is to \
-             be a member, restart this one, and find out who else calls its peer port"
+            "this member has put {RECORDED_MAX} callers on record since its start and takes no more; if node {id} is \
+             to be a member, restart this one, and find out who else calls its peer port"
         )));
     }
     let recorded = tokio::task::spawn_blocking(move || peers.record(id, incarnation)).await;

@@ -33,8 +33,8 @@ const ROW_OVERHEAD_BYTES: u64 = 64;
 /// Chunks that wait for the client.
 const QUEUE_CHUNKS: usize = 1;
 
-/// How long a scan stands in the queue for room in the budget of answers. Then it lets those behind it pass, who may need
-/// less, looks whether its client is still there, and queues again.
+/// How long a scan stands in the queue for room in the budget of answers. Then it lets those behind it pass, who may
+/// need less, looks whether its client is still there, and queues again.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
 /// What a client is asked to wait when no slot is free.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
