@@ -7,7 +7,7 @@
 //! their bytes back when the last piece has left. (I12)
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -110,16 +110,33 @@ impl Budget {
 
 /// Carries a request's permit from its body to its handler, in the request's extensions.
 #[derive(Debug, Clone, Default)]
-pub struct PermitSlot(Arc<Mutex<Option<Permit>>>);
+pub struct PermitSlot(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    permit: Option<Permit>,
+    taken: bool,
+}
 
 impl PermitSlot {
     /// Takes the permit; the caller holds it for as long as the request's bytes may be in memory.
     pub fn take(&self) -> Option<Permit> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut slot = self.lock();
+        slot.taken = true;
+        slot.permit.take()
+    }
+
+    /// Whether a handler has asked for the permit, and so has got the request.
+    pub fn was_taken(&self) -> bool {
+        self.lock().taken
     }
 
     fn fill(&self, permit: Permit) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        self.lock().permit = Some(permit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -287,9 +304,10 @@ impl HttpBody for AdmittedBody {
                 }
                 State::Prefix => match ready!(this.poll_sender(cx)) {
                     Some(Ok(frame)) => {
-                        // Trailers before five bytes of body: the decoder has the right words for that.
-                        let Ok(data) = frame.into_data() else {
-                            return Poll::Ready(None);
+                        let data = match frame.into_data() {
+                            Ok(data) => data,
+                            // Trailers before five bytes of body: the decoder has the right words for that.
+                            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                         };
                         this.held.extend_from_slice(&data);
                         if let Some(bytes) = this.message_bytes()

@@ -97,8 +97,8 @@ pub fn connect_failed(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
 }
 
-/// Whether `status` says that no answer came in time: the call's own timer ran out, on this side or on the other, or the
-/// other side left the connection's pings unanswered.
+/// Whether `status` says that no answer came in time: the call's own timer ran out, on this side or on the other, or
+/// the other side left the connection's pings unanswered.
 pub fn no_answer_in_time(status: &Status) -> bool {
     // tonic tells of its own timer by this code and text on both sides, hyper of its pings by an error in the chain.
     status.code() == Code::DeadlineExceeded
