@@ -3,8 +3,9 @@
 //! A gRPC server reads a whole message before it calls the handler, so a limit inside the handler bounds nothing: a
 //! hundred connections that send 16 MiB each would be in memory already. Here the first five bytes of a request body,
 //! which state the length of the message, are looked at first; the rest is read only once the budget has room for it.
-//! Until then it stays in the sender's window. Large answers are handed to the connection piece by piece, and give
-//! their bytes back when the last piece has left. (I12)
+//! Until then it stays in the sender's window. The answer to a get that was passed on to the leader is admitted in the
+//! same way. Large answers are handed to the connection piece by piece, and give their bytes back when the last piece
+//! has left. (I12)
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,8 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Counted for each request beside its message: headers, tasks, the index entry.
-const REQUEST_OVERHEAD_BYTES: u64 = 1 << 10;
+/// Counted beside a message: headers, tasks, the index entry.
+const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 10;
 /// A message that was admitted must arrive, and its stream end, within this time and that for its length at the slowest
 /// rate; or others wait for a sender that sleeps.
 const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ impl Budget {
     }
 }
 
-/// Carries a request's permit from its body to its handler, in the request's extensions.
+/// Carries a message's permit from its body to whoever reads it: a request's handler finds it in the extensions.
 #[derive(Debug, Clone, Default)]
 pub struct PermitSlot(Arc<Mutex<Slot>>);
 
@@ -167,21 +168,26 @@ enum State {
     Open(u64),
 }
 
-/// What the body of one request may hold and where its bytes are counted.
+/// What a body with one message may hold and where its bytes are counted.
 #[derive(Debug, Clone)]
-pub struct RequestLimit {
+pub struct MessageLimit {
     /// Longest message in bytes.
     pub message_bytes_max: u64,
     /// Answers a longer one; given its length.
     pub too_large: fn(actual: u64, limit: u64) -> Status,
-    /// Counts the bytes; `None` where `message_bytes_max` is small enough to be left to the stream limit.
-    pub budget: Option<Budget>,
+    /// Answers a sender that takes too long; `None` where the reader's own deadline ends that.
+    pub too_late: Option<fn() -> Status>,
+    /// Messages up to this many bytes are not counted: limits of calls and streams bound them.
+    pub uncounted_bytes_max: u64,
+    /// Counts the bytes of longer ones.
+    pub budget: Budget,
 }
 
-/// The body of a unary request: admitted by its stated length before it is read.
+/// The body of a unary request, or of the answer to a call that was passed on: admitted by the stated length of its
+/// message before it is read.
 pub struct AdmittedBody {
     inner: Body,
-    limit: RequestLimit,
+    limit: MessageLimit,
     slot: PermitSlot,
     held: BytesMut,
     state: State,
@@ -193,7 +199,7 @@ pub struct AdmittedBody {
 
 impl AdmittedBody {
     /// Wraps `inner`; the permit will be found in `slot`. The caller stops waiting at `until`.
-    pub fn new(inner: Body, limit: RequestLimit, slot: PermitSlot, until: Instant) -> Self {
+    pub fn new(inner: Body, limit: MessageLimit, slot: PermitSlot, until: Instant) -> Self {
         Self {
             inner,
             limit,
@@ -228,6 +234,9 @@ impl AdmittedBody {
     /// message whose stream stays open is overdue as well.
     fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let Some(too_late) = self.limit.too_late else {
+            return polled;
+        };
         if polled.is_ready() {
             return polled;
         }
@@ -236,8 +245,7 @@ impl AdmittedBody {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         ready!(timer.as_mut().poll(cx));
-        let status = errors::invalid_request("message", "did not arrive in time");
-        Poll::Ready(Some(Err(status)))
+        Poll::Ready(Some(Err(too_late())))
     }
 
     /// Decides what happens to a message of `bytes`.
@@ -245,11 +253,11 @@ impl AdmittedBody {
         if bytes > self.limit.message_bytes_max {
             return Err((self.limit.too_large)(bytes, self.limit.message_bytes_max));
         }
-        let Some(budget) = self.limit.budget.clone() else {
+        if bytes <= self.limit.uncounted_bytes_max {
             self.open(None);
             return Ok(());
-        };
-        let bytes = bytes + REQUEST_OVERHEAD_BYTES;
+        }
+        let (budget, bytes) = (self.limit.budget.clone(), bytes + MESSAGE_OVERHEAD_BYTES);
         match budget.try_take(bytes) {
             Some(permit) => self.open(Some(permit)),
             None => {

@@ -22,10 +22,10 @@ impl HttpBody for Frames {
     }
 }
 
-/// A body that begins and never goes on.
-struct Silent(Option<Bytes>);
+/// A body that never goes on after one frame.
+struct One(Option<Frame<Bytes>>);
 
-impl HttpBody for Silent {
+impl HttpBody for One {
     type Data = Bytes;
     type Error = Status;
 
@@ -34,14 +34,14 @@ impl HttpBody for Silent {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self.0.take() {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Poll::Pending,
         }
     }
 }
 
 fn silent_after(bytes: &[u8]) -> Body {
-    Body::new(Silent(Some(Bytes::copy_from_slice(bytes))))
+    Body::new(One(Some(Frame::data(Bytes::copy_from_slice(bytes)))))
 }
 
 #[expect(clippy::big_endian_bytes, reason = "gRPC's length prefix is big-endian")]
@@ -62,12 +62,13 @@ fn budget(total: u64) -> Budget {
     Budget::new("requests", "n1", total, Duration::from_secs(5))
 }
 
-fn limit(budget: &Budget, message_bytes_max: u64) -> RequestLimit {
-    let too_large = |actual, limit| errors::value_too_large(actual as usize, limit as usize);
-    RequestLimit {
+fn limit(budget: &Budget, message_bytes_max: u64) -> MessageLimit {
+    MessageLimit {
         message_bytes_max,
-        too_large,
-        budget: Some(budget.clone()),
+        too_large: |actual, limit| errors::value_too_large(actual as usize, limit as usize),
+        too_late: Some(|| errors::invalid_request("message", "late")),
+        uncounted_bytes_max: 0,
+        budget: budget.clone(),
     }
 }
 
@@ -107,10 +108,40 @@ async fn a_message_passes_unchanged_however_it_is_cut() {
             later(),
         );
         assert_eq!(all(&mut admitted).await.unwrap(), sent, "frames of {frame_bytes}");
-        assert_eq!(budget.taken(), 300 + REQUEST_OVERHEAD_BYTES);
+        assert_eq!(budget.taken(), 300 + MESSAGE_OVERHEAD_BYTES);
         drop(slot.take());
         assert_eq!(budget.taken(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_small_message_is_not_counted_where_the_limit_says_so() {
+    for (uncounted_bytes_max, counted) in [(299, 300 + MESSAGE_OVERHEAD_BYTES), (300, 0)] {
+        let (budget, slot, sent) = (budget(10_000), PermitSlot::default(), message(300));
+        let limit = MessageLimit {
+            uncounted_bytes_max,
+            ..limit(&budget, 1000)
+        };
+        let mut admitted = AdmittedBody::new(body(&sent, 100), limit, slot.clone(), later());
+        assert_eq!(all(&mut admitted).await.unwrap(), sent);
+        assert_eq!(budget.taken(), counted);
+        drop(slot.take());
+    }
+}
+
+/// An answer may end with trailers before any message: that is how a status comes.
+#[tokio::test]
+async fn trailers_pass() {
+    let trailers = Frame::trailers(tonic::codegen::http::HeaderMap::new());
+    let budget = budget(10_000);
+    let mut admitted = AdmittedBody::new(
+        Body::new(One(Some(trailers))),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut admitted).poll_frame(cx)).await;
+    assert!(frame.unwrap().unwrap().is_trailers());
 }
 
 #[tokio::test]
@@ -245,7 +276,7 @@ async fn a_waiting_message_goes_on_when_there_is_room() {
     assert!(!reading.is_finished());
     drop(held);
     assert_eq!(reading.await.unwrap().unwrap(), sent);
-    assert_eq!(budget.taken(), 500 + REQUEST_OVERHEAD_BYTES);
+    assert_eq!(budget.taken(), 500 + MESSAGE_OVERHEAD_BYTES);
 }
 
 #[tokio::test]

@@ -11,13 +11,15 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Call, FORWARDED};
 use super::context::Context;
+use super::listen::CLIENT_PORT;
 
 /// How long connecting to the leader may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// Flow-control windows of the connection to the leader, in bytes: what may be under way unread. Scans whose clients do
-/// not read must not hold up the other calls, so the connection's window has room for many calls' windows.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// not read, and answers that wait for admission, must not hold up the other calls: the connection's window, 64 MiB, is
+/// the sum of those of all calls that the leader takes.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = CLIENT_PORT.streams_max * STREAM_WINDOW_BYTES;
 
 /// What it means when the connection breaks while a call is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::{Code, Status};
 
-use super::admission::{AdmittedBody, AnswerPermit, PermitSlot, PiecedBody, RequestLimit};
+use super::admission::{AdmittedBody, AnswerPermit, MessageLimit, PermitSlot, PiecedBody};
 use super::call::{Arrival, TIMEOUT, deadline};
 use super::cluster::Cluster;
 use super::context::Context;
@@ -48,8 +48,8 @@ struct Services {
     kv: KvServiceServer<Kv>,
     cluster: ClusterServiceServer<Cluster>,
     maintenance: MaintenanceServiceServer<Maintenance>,
-    value_request: RequestLimit,
-    small_request: RequestLimit,
+    value_request: MessageLimit,
+    small_request: MessageLimit,
 }
 
 impl Front {
@@ -71,15 +71,19 @@ impl Front {
             kv,
             cluster: ClusterServiceServer::new(Cluster::new(context.clone())),
             maintenance: MaintenanceServiceServer::new(Maintenance::new(context.clone())),
-            value_request: RequestLimit {
+            value_request: MessageLimit {
                 message_bytes_max,
                 too_large: value_request_too_large,
-                budget: Some(context.requests.clone()),
+                too_late: Some(request_too_late),
+                uncounted_bytes_max: 0,
+                budget: context.requests.clone(),
             },
-            small_request: RequestLimit {
+            small_request: MessageLimit {
                 message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
                 too_large: small_request_too_large,
-                budget: None,
+                too_late: Some(request_too_late),
+                uncounted_bytes_max: SMALL_MESSAGE_BYTES_MAX,
+                budget: context.requests.clone(),
             },
         };
         // A node opens its front once; a second set would be refused and the first one stays.
@@ -97,6 +101,10 @@ fn small_request_too_large(actual: u64, limit: u64) -> Status {
         "message",
         &format!("has {actual} bytes; a call of this kind has at most {limit}"),
     )
+}
+
+fn request_too_late() -> Status {
+    errors::invalid_request("message", "did not arrive in time")
 }
 
 type Answer = BoxFuture<Response<Body>, Infallible>;
@@ -156,7 +164,7 @@ impl Service<Request<Body>> for Front {
 }
 
 /// The request with its body behind `limit`, and the slot in which its handler will find the permit.
-fn admitted(request: Request<Body>, limit: &RequestLimit) -> (Request<Body>, PermitSlot) {
+fn admitted(request: Request<Body>, limit: &MessageLimit) -> (Request<Body>, PermitSlot) {
     let (permit, arrived) = (PermitSlot::default(), Instant::now());
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(permit.clone());
@@ -183,8 +191,8 @@ fn respond(answer: Answer, slot: OwnedSemaphorePermit, permit: PermitSlot, piece
     })
 }
 
-/// What the client is told instead of tonic's bare INTERNAL about bytes that are not the message; `None` if `response` is
-/// anything else.
+/// What the client is told instead of tonic's bare INTERNAL about bytes that are not the message; `None` if `response`
+/// is anything else.
 ///
 /// Our own INTERNAL has details. And no handler may have had the request: the refusal says that nothing was proposed.
 fn unreadable(response: &Response<Body>, permit: &PermitSlot) -> Option<Status> {
@@ -203,6 +211,7 @@ mod tests {
     use tonic_prost::ProstCodec;
 
     use super::*;
+    use crate::server::admission::Budget;
     use crate::server::call::Call;
 
     /// A handler as ours are, but for an error without details.
@@ -219,10 +228,12 @@ mod tests {
     }
 
     async fn put(body: &'static str) -> Option<Status> {
-        let limit = RequestLimit {
+        let limit = MessageLimit {
             message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
             too_large: small_request_too_large,
-            budget: None,
+            too_late: Some(request_too_late),
+            uncounted_bytes_max: 0,
+            budget: Budget::new("requests", "n1", 1 << 20, Duration::from_secs(1)),
         };
         let (request, permit) = admitted(Request::new(Body::new(body.to_owned())), &limit);
         let mut grpc = Grpc::new(ProstCodec::<PutResponse, PutRequest>::default());

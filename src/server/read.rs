@@ -15,7 +15,7 @@ use crate::raft::ReadError;
 use crate::store::View;
 
 /// Values up to this many bytes are left to the limit of streams per connection; larger ones are counted.
-const UNCOUNTED_BYTES_MAX: u64 = 16 << 10;
+pub const UNCOUNTED_BYTES_MAX: u64 = 16 << 10;
 
 /// What the API says about a key besides its value.
 pub fn metadata(entry: &IndexEntry) -> KeyMetadata {
