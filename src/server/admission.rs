@@ -175,8 +175,8 @@ pub struct MessageLimit {
     pub message_bytes_max: u64,
     /// Answers a longer one; given its length.
     pub too_large: fn(actual: u64, limit: u64) -> Status,
-    /// Answers a sender that takes too long; `None` where the reader's own deadline ends that.
-    pub too_late: Option<fn() -> Status>,
+    /// Whether a sender that takes too long is given up here. Where not, the reader's own deadline ends that.
+    pub must_arrive: bool,
     /// Messages up to this many bytes are not counted: limits of calls and streams bound them.
     pub uncounted_bytes_max: u64,
     /// Counts the bytes of longer ones.
@@ -234,10 +234,7 @@ impl AdmittedBody {
     /// message whose stream stays open is overdue as well.
     fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let Some(too_late) = self.limit.too_late else {
-            return polled;
-        };
-        if polled.is_ready() {
+        if polled.is_ready() || !self.limit.must_arrive {
             return polled;
         }
         let due = self.due;
@@ -245,7 +242,11 @@ impl AdmittedBody {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(too_late())))
+        let node = &self.limit.budget.node;
+        Poll::Ready(Some(Err(errors::timed_out(
+            node,
+            "the request's message to arrive",
+        ))))
     }
 
     /// Decides what happens to a message of `bytes`.

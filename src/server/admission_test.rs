@@ -66,7 +66,7 @@ fn limit(budget: &Budget, message_bytes_max: u64) -> MessageLimit {
     MessageLimit {
         message_bytes_max,
         too_large: |actual, limit| errors::value_too_large(actual as usize, limit as usize),
-        too_late: Some(|| errors::invalid_request("message", "late")),
+        must_arrive: true,
         uncounted_bytes_max: 0,
         budget: budget.clone(),
     }
@@ -201,7 +201,7 @@ async fn a_sender_that_sleeps_is_given_up() {
             until,
         );
         let status = all(&mut admitted).await.unwrap_err();
-        assert_eq!(reason(&status), Some(Reason::InvalidRequest), "{sent} bytes");
+        assert_eq!(reason(&status), Some(Reason::TimedOut), "{sent} bytes");
     }
 }
 

@@ -74,14 +74,14 @@ impl Front {
             value_request: MessageLimit {
                 message_bytes_max,
                 too_large: value_request_too_large,
-                too_late: Some(request_too_late),
+                must_arrive: true,
                 uncounted_bytes_max: 0,
                 budget: context.requests.clone(),
             },
             small_request: MessageLimit {
                 message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
                 too_large: small_request_too_large,
-                too_late: Some(request_too_late),
+                must_arrive: true,
                 uncounted_bytes_max: SMALL_MESSAGE_BYTES_MAX,
                 budget: context.requests.clone(),
             },
@@ -101,10 +101,6 @@ fn small_request_too_large(actual: u64, limit: u64) -> Status {
         "message",
         &format!("has {actual} bytes; a call of this kind has at most {limit}"),
     )
-}
-
-fn request_too_late() -> Status {
-    errors::invalid_request("message", "did not arrive in time")
 }
 
 type Answer = BoxFuture<Response<Body>, Infallible>;
@@ -231,7 +227,7 @@ mod tests {
         let limit = MessageLimit {
             message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
             too_large: small_request_too_large,
-            too_late: Some(request_too_late),
+            must_arrive: true,
             uncounted_bytes_max: 0,
             budget: Budget::new("requests", "n1", 1 << 20, Duration::from_secs(1)),
         };

@@ -168,7 +168,7 @@ impl Kv {
         let limit = MessageLimit {
             message_bytes_max: MESSAGE_BYTES_MAX as u64,
             too_large: answer_too_large,
-            too_late: None,
+            must_arrive: false,
             uncounted_bytes_max: UNCOUNTED_BYTES_MAX,
             budget: self.context.answers.clone(),
         };
