@@ -110,10 +110,9 @@ async fn malformed(conn: &Conn) {
     let codec = tonic_prost::ProstCodec::<ResponseHeader, PutResponse>::default();
     let path = tonic::codegen::http::uri::PathAndQuery::from_static("/nezha.v1.KvService/Put");
     let answer = grpc.unary(tonic::Request::new(wrong), path, codec).await;
-    assert!(matches!(
-        answer.unwrap_err().code(),
-        Code::Internal | Code::InvalidArgument
-    ));
+    let error = assert_refused(answer, Code::InvalidArgument, "INVALID_REQUEST");
+    assert_eq!(error.violations[0].0, "message");
+    assert_eq!(error.proposed, Some(false));
     let codec = tonic_prost::ProstCodec::<GetRequest, PutResponse>::default();
     let path = tonic::codegen::http::uri::PathAndQuery::from_static("/nezha.v1.KvService/NoSuchMethod");
     grpc.ready().await.unwrap();

@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use super::endpoint::{Endpoint, cause_of};
 use super::{Client, ClientError, EndpointFailure, FailureKind};
-use crate::errors::{ApiError, Reason, connect_failed};
+use crate::errors::{ApiError, Reason, connect_failed, no_answer_in_time};
 use crate::v1::ResponseHeader;
 
 /// An attempt begins with at least this time left, or a tenth of the call's. One that is cut off at once would only
@@ -310,7 +310,17 @@ fn judge(kind: Kind, endpoint: &Endpoint, status: &Status, within: Duration) -> 
             endpoint: address(),
             cause,
         }),
+<<<<<<< HEAD
         Kind::Read | Kind::StaleRead => Verdict::again(FailureKind::Broken, cause),
+=======
+        Kind::Read | Kind::StaleRead => Verdict::again(
+            match no_answer_in_time(status) {
+                true => FailureKind::TimedOut,
+                false => FailureKind::Broken,
+            },
+            cause,
+        ),
+>>>>>>> fix-server
     }
 }
 
@@ -333,7 +343,13 @@ pub(crate) fn came_from_transport(status: &Status) -> bool {
 
 /// Puts a status without details into words: the server's message, or the innermost cause.
 pub(crate) fn describe(status: &Status) -> String {
+<<<<<<< HEAD
     if came_from_transport(status) {
+=======
+    if no_answer_in_time(status) {
+        "no answer in time".to_owned()
+    } else if came_from_transport(status) {
+>>>>>>> fix-server
         let cause = cause_of(status);
         if connect_failed(status) {
             cause
@@ -345,12 +361,6 @@ pub(crate) fn describe(status: &Status) -> String {
     } else {
         status.message().to_owned()
     }
-}
-
-/// Whether the call's own deadline ended it, here or at the server (tonic tells by this code and text on both sides).
-fn timed_out(status: &Status) -> bool {
-    status.code() == Code::DeadlineExceeded
-        || status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }
 
 fn note(failures: &mut Vec<EndpointFailure>, endpoint: &str, kind: FailureKind, cause: String) {
