@@ -305,22 +305,12 @@ fn judge(kind: Kind, endpoint: &Endpoint, status: &Status, within: Duration) -> 
         // A reason that this client is too old to know, and the one fact that matters.
         Kind::Write if error.proposed == Some(false) => Verdict::again(FailureKind::NotServing, cause),
         // Whose timer is first, ours or the transport's or the server's, is chance.
-        _ if timed_out(status) => no_answer(kind, endpoint, within),
+        _ if no_answer_in_time(status) => no_answer(kind, endpoint, within),
         Kind::Write => Verdict::Final(ClientError::OutcomeUnknown {
             endpoint: address(),
             cause,
         }),
-<<<<<<< HEAD
         Kind::Read | Kind::StaleRead => Verdict::again(FailureKind::Broken, cause),
-=======
-        Kind::Read | Kind::StaleRead => Verdict::again(
-            match no_answer_in_time(status) {
-                true => FailureKind::TimedOut,
-                false => FailureKind::Broken,
-            },
-            cause,
-        ),
->>>>>>> fix-server
     }
 }
 
@@ -343,13 +333,7 @@ pub(crate) fn came_from_transport(status: &Status) -> bool {
 
 /// Puts a status without details into words: the server's message, or the innermost cause.
 pub(crate) fn describe(status: &Status) -> String {
-<<<<<<< HEAD
     if came_from_transport(status) {
-=======
-    if no_answer_in_time(status) {
-        "no answer in time".to_owned()
-    } else if came_from_transport(status) {
->>>>>>> fix-server
         let cause = cause_of(status);
         if connect_failed(status) {
             cause
