@@ -15,7 +15,7 @@ PEER_PORT ?= 7479
 
 help:
 	@echo "make run     build, then serve a three-node cluster on 127.0.0.1 (DATA_DIR, CLIENT_PORT, PEER_PORT)"
-	@echo "make test    verify, then every unit, crash and process test (as root; about 40 minutes cold)"
+	@echo "make test    verify, then every unit, crash and process test (as root; about 25 minutes cold on two cores)"
 	@echo "make verify  formatting, lints, licences, arrows between crates; never writes a source file"
 	@echo "make fix     formats, and applies what clippy can fix"
 
