@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Config, ConfigError, InitialMember, LogFormat, MIB, Options, Origin, VALUE_BYTES_CEILING};
+use super::{
+    Config, ConfigError, InitialMember, LOG_LEVEL, LogFormat, MIB, Options, Origin, VALUE_BYTES_CEILING,
+};
 
 const EXAMPLE: &str = "kvd --name n1 --data-dir n1 --initial-cluster n1=127.0.0.1:7380";
 
@@ -94,7 +96,7 @@ impl Options {
             election_timeout,
             stop_wait: self.stop_wait.unwrap_or(Duration::from_secs(10)),
             log_format: self.log_format.unwrap_or(LogFormat::Text),
-            log_level: self.log_level.unwrap_or_else(|| "info,openraft=warn".to_owned()),
+            log_level: self.log_level.unwrap_or_else(|| LOG_LEVEL.to_owned()),
         })
     }
 }

@@ -25,6 +25,11 @@ pub const KEY_BYTES_MAX: u64 = 8 << 10;
 /// Longest value that may be configured, in bytes.
 pub const VALUE_BYTES_CEILING: u64 = 64 * MIB;
 
+/// What is logged by default. openraft warns at every attempt to reach a member that is down; `raft` says it once in a
+/// while.
+const LOG_LEVEL: &str = "info,openraft=warn,openraft::replication=error,openraft::core::heartbeat=error,\
+                         openraft::engine::handler::replication_handler=error";
+
 /// Form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -99,7 +104,7 @@ pub struct Config {
     pub stop_wait: Duration,
     /// Form of log lines; default text.
     pub log_format: LogFormat,
-    /// Filter of log lines; default info, of openraft warn.
+    /// Filter of log lines; default info, of openraft warn or less.
     pub log_level: String,
 }
 

@@ -74,7 +74,7 @@ pub struct Options {
     /// Form of log lines, on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// What is logged: a level, or target=level,... [default: info,openraft=warn]
+    /// What is logged: a level, or target=level,... [default: info, of openraft warn or less]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// TOML file with any of these options, named without the leading dashes

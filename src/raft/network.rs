@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use nezha_api::peer;
@@ -18,7 +18,7 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::convert::{
     entry_bytes, entry_to_peer, invalid_data, log_id_from_peer, log_id_to_peer, vote_from_peer, vote_to_peer,
@@ -33,6 +33,14 @@ const WINDOW_BYTES: u64 = 8 << 20;
 
 /// A peer that answers nothing for this long, with a request open, counts as gone.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Pause after an append stream did not open, at first and at most; twice as long each time. openraft pauses only once
+/// the stream asks it for a request, and one that does not open never does.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How often an outage is logged while it lasts.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// What a connection carries. Bulk data must never delay a heartbeat or a vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,8 +93,16 @@ impl Network {
             target,
             addr: node.peer_addr.clone(),
             bulk,
+            outage: None,
         }
     }
+}
+
+/// A peer that cannot be reached.
+struct Outage {
+    since: Instant,
+    logged: Option<Instant>,
+    pause: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -111,6 +127,7 @@ pub struct PeerClient {
     target: NodeId,
     addr: String,
     bulk: Class,
+    outage: Option<Outage>,
 }
 
 impl PeerClient {
@@ -185,17 +202,22 @@ impl PeerClient {
                 }
             }
         });
-        let mut rpc = self.rpc(Class::Bulk)?;
-        let opened = tokio::time::timeout(STALL, rpc.append_stream(self.request(outbound)))
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the append stream did not open")))
-            .map_err(|status| self.failed(status))?;
-        self.network
-            .identity
-            .verify(opened.metadata(), self.target)
-            .await
-            .map_err(|s| self.failed(s))?;
-        let inbound = opened.into_inner();
+        let inbound = match self.open(outbound).await {
+            Ok(inbound) => inbound,
+            Err(error) => {
+                self.pause_after(&error).await;
+                return Err(error);
+            }
+        };
+        if let Some(outage) = self.outage.take() {
+            let seconds = outage.since.elapsed().as_secs_f64();
+            tracing::info!(
+                peer = self.target,
+                addr = self.addr,
+                seconds,
+                "the member is reached again"
+            );
+        }
         let this = &*self;
         let answers = stream::unfold(Some((inbound, credits)), move |state| async move {
             let (mut inbound, credits) = state?;
@@ -220,6 +242,40 @@ impl PeerClient {
             }
         });
         Ok(Box::pin(answers))
+    }
+
+    async fn open(
+        &self,
+        outbound: impl Stream<Item = peer::AppendRequest> + Send + 'static,
+    ) -> Result<Streaming<peer::AppendResponse>, RPCError<TypeConfig>> {
+        let mut rpc = self.rpc(Class::Bulk)?;
+        let opened = tokio::time::timeout(STALL, rpc.append_stream(self.request(outbound)))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the append stream did not open")))
+            .map_err(|status| self.failed(status))?;
+        self.network
+            .identity
+            .verify(opened.metadata(), self.target)
+            .await
+            .map_err(|s| self.failed(s))?;
+        Ok(opened.into_inner())
+    }
+
+    /// Waits before the caller may open the append stream again, and says once in a while that it does not open.
+    async fn pause_after(&mut self, error: &RPCError<TypeConfig>) {
+        let now = Instant::now();
+        let outage = self.outage.get_or_insert(Outage {
+            since: now,
+            logged: None,
+            pause: REOPEN_PAUSE,
+        });
+        if outage.logged.is_none_or(|logged| logged.elapsed() >= REMINDER) {
+            outage.logged = Some(now);
+            tracing::warn!(peer = self.target, addr = self.addr, %error, "the member is not reached; trying again and again");
+        }
+        let pause = outage.pause;
+        outage.pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+        tokio::time::sleep(pause).await;
     }
 
     async fn send_snapshot(&mut self, vote: Vote, view: View) -> Result<Vote, StreamingError<TypeConfig>> {

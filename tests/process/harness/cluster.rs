@@ -133,6 +133,9 @@ pub fn check(dir: &Path) -> (i32, String) {
     (code, format!("{out}{err}"))
 }
 
+/// Lines that a node may log in one test.
+const LOG_LINES_MAX: usize = 5_000;
+
 /// Members on one machine. All processes are killed when it is dropped; on a panic their logs are shown first.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -361,6 +364,12 @@ impl Cluster {
         for node in &self.nodes {
             let (code, output) = node.check();
             assert_eq!(code, 0, "kvd check of {} passes:\n{output}", node.name);
+            // Whoever logs that much does something in a loop; once, it was calling a member that was down.
+            let lines = std::fs::read_to_string(&node.log)
+                .unwrap_or_default()
+                .lines()
+                .count();
+            assert!(lines < LOG_LINES_MAX, "{} has logged {lines} lines", node.name);
         }
     }
 }
