@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import sys
 import time
 
 NODES = 3
+PORTS = range(20000, 32000)
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 
@@ -33,14 +35,20 @@ def die_with_parent():
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Ports below those that the kernel gives to connections, so that a node finds its own free when it restarts."""
+    ports = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(ports) == count:
+            break
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    if len(ports) < count:
+        raise Failed(f"no {count} ports from {PORTS.start} to {PORTS.stop - 1} are free")
+    return ports
 
 
 def tree_bytes(path):

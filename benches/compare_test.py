@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import socket
 import tempfile
 import types
 import unittest
+from unittest import mock
 
 import clusters
 import compare
@@ -63,9 +65,15 @@ class CompareTest(unittest.TestCase):
             (pathlib.Path(folder) / "a").write_bytes(bytes(100_000))
             self.assertGreaterEqual(clusters.tree_bytes(folder), 100_000)
 
-    def test_free_ports_differ(self):
+    def test_free_ports_differ_and_are_not_the_kernels(self):
         ports = clusters.free_ports(6)
         self.assertEqual(len(set(ports)), 6)
+        self.assertLess(max(ports), 32768)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", ports[0]))
+            with mock.patch.object(clusters, "PORTS", range(ports[0], ports[0] + 1)):
+                with self.assertRaisesRegex(clusters.Failed, str(ports[0])):
+                    clusters.free_ports(1)
 
     def test_bench_json_takes_the_last_line_and_reports_failures(self):
         echo = clusters.Bench(["printf", "noise\n%s\n"])

@@ -13,6 +13,8 @@ for group in "$@"; do
         need_command cc gcc
         need_command c++ g++
         need_command make make
+        # scripts/verify.sh runs the tests of the benchmark's scripts.
+        need_command python3 python3
         # scripts/cxx.sh compiles RocksDB with it, in half of g++'s time.
         need_command clang++ clang
         # etcd-client (the benchmark's driver for etcd) compiles its own .proto files with protoc; ours need none.

@@ -12,6 +12,9 @@ header "verify: clippy, warnings are errors"
 cargo clippy --release --workspace --locked --all-targets -- -D warnings
 cargo clippy --release --workspace --locked --all-targets --features nezha/planted-bugs -- -D warnings
 
+header "verify: the scripts of the comparison"
+python3 -B benches/compare_test.py
+
 header "verify: arrows between crates; licences, bans and sources of deny.toml"
 cargo test --release --workspace --locked --test architecture
 if cargo deny --version >/dev/null 2>&1; then

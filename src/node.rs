@@ -18,7 +18,7 @@ use crate::exit::{self, NodeError};
 use crate::identity::{DataDir, Identity};
 use crate::index::{RocksEngine, RocksOptions};
 use crate::raft::{Consensus, PeerIdentity, PeerServer, Settings};
-use crate::server::{self, CLIENT_PORT, Context, Front, PEER_PORT, PeerPort, disk_free_bytes};
+use crate::server::{self, Context, Front, PeerPort, disk_free_bytes};
 use crate::store::{Store, StoreOptions};
 
 /// A node does not start with less free space.
@@ -158,8 +158,9 @@ impl Node {
         let peer_service = PeerServiceServer::new(peer_port.clone())
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
-        let clients = open_port(client_listener, CLIENT_PORT, front.clone());
-        let members = open_port(peer_listener, PEER_PORT, peer_service);
+        let (client_limits, peer_limits) = server::port_limits(server::raise_open_files_limit());
+        let clients = open_port(client_listener, client_limits, front.clone());
+        let members = open_port(peer_listener, peer_limits, peer_service);
         tracing::info!(
             name = config.name,
             clients = config.listen_client,

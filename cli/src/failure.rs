@@ -6,6 +6,7 @@ use std::io;
 use nezha_api::ClientError;
 use nezha_api::client::{EndpointFailure, FailureKind};
 use nezha_api::errors::Reason;
+use nezha_ycsb::BenchError;
 use tonic::Code;
 
 /// Exit codes of kvctl; stable, listed in `kvctl --help`.
@@ -67,8 +68,10 @@ impl Failure {
             Failure::Usage(_) | Failure::Local { .. } => Exit::Usage,
             Failure::Client(error) => exit_of(error),
             Failure::Reported(exit) => *exit,
-            Failure::Bench(error) => match error.downcast_ref::<ClientError>() {
-                Some(error) => exit_of(error),
+            Failure::Bench(error) => match error.downcast_ref::<BenchError>() {
+                Some(BenchError::Usage(_)) => Exit::Usage,
+                Some(BenchError::Unreachable(_)) => Exit::Unreachable,
+                None if error.is::<io::Error>() => Exit::Usage,
                 None => Exit::Refused,
             },
         }
@@ -189,5 +192,13 @@ mod tests {
             Exit::Unreachable
         );
         assert_eq!(Failure::Condition(String::new()).exit(), Exit::Condition);
+        let bench = |error: anyhow::Error| Failure::Bench(error.context("cannot run")).exit();
+        assert_eq!(bench(BenchError::Usage("x".into()).into()), Exit::Usage);
+        assert_eq!(
+            bench(BenchError::Unreachable("x".into()).into()),
+            Exit::Unreachable
+        );
+        assert_eq!(bench(io::Error::other("x").into()), Exit::Usage);
+        assert_eq!(bench(anyhow::anyhow!("x")), Exit::Refused);
     }
 }

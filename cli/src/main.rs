@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use args::{Cli, Command};
 use context::Context;
@@ -31,7 +32,10 @@ async fn main() -> ExitCode {
         cli.command,
         Command::Put(_) | Command::Del(_) | Command::Member(_) | Command::Leader(_) | Command::Purge(_)
     );
-    tokio::spawn(exit_when_interrupted(writes));
+    // Before anything is printed or sent. Without it an interrupt ends the process, too, with the signal's own code.
+    if let Ok(interrupt) = signal(SignalKind::interrupt()) {
+        tokio::spawn(exit_when_interrupted(interrupt, writes));
+    }
     match run(cli, endpoints_from).await {
         Ok(()) => ExitCode::from(Exit::Ok as u8),
         Err(failure) if failure.is_broken_pipe() => ExitCode::from(Exit::Ok as u8),
@@ -61,8 +65,8 @@ async fn run(cli: Cli, endpoints_from: &str) -> Result<(), Failure> {
 }
 
 /// Ends the process at Ctrl-C, also while the command waits for a full pipe.
-async fn exit_when_interrupted(writes: bool) {
-    if tokio::signal::ctrl_c().await.is_ok() {
+async fn exit_when_interrupted(mut interrupt: Signal, writes: bool) {
+    if interrupt.recv().await.is_some() {
         let note = if writes {
             "; a change that was sent may still take effect"
         } else {

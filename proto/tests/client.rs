@@ -13,7 +13,7 @@ use bytes::Bytes;
 use nezha_api::client::{Client, ClientError, ClientOptions, Condition, FailureKind};
 use nezha_api::errors::{self, LeaderHint, Reason};
 use nezha_api::v1::{Consistency, GetResponse};
-use support::{Script, Server, answer, closed_endpoint, hang, header, written};
+use support::{Script, Server, answer, closed_endpoint, hang, header, listen_apart, written};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tonic::Status;
@@ -178,13 +178,32 @@ async fn a_write_without_an_answer_in_time_is_unknown() {
     })
     .await;
     let options = ClientOptions {
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
         ..options()
     };
     let client = Client::connect([&server.endpoint], options).unwrap();
     let error = client.put("k", "v", Condition::None).await.unwrap_err();
     assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error:?}");
     assert_eq!(server.puts(), 1);
+}
+
+/// A write that was refused until now is not sent a last time with no time left for its answer.
+#[tokio::test]
+async fn no_write_is_sent_shortly_before_the_deadline() {
+    let server = Server::start(Script {
+        put: answer(|_, _| Err(errors::overloaded("n1", "too much in flight", Duration::ZERO))),
+        ..Script::default()
+    })
+    .await;
+    let options = ClientOptions {
+        timeout: Duration::from_millis(600),
+        ..options()
+    };
+    let client = Client::connect([&server.endpoint], options).unwrap();
+    client.put("k", "v", Condition::None).await.unwrap_err();
+    let timeouts = server.counts.put_timeouts.lock().unwrap();
+    let shortest = timeouts.iter().min().unwrap();
+    assert!(*shortest >= Duration::from_millis(50), "{shortest:?}");
 }
 
 /// A server that takes the whole request and then closes the connection without an answer.
@@ -279,7 +298,7 @@ async fn survives_a_restart_of_an_idle_server() {
         put: answer(|_, _| Ok(written(""))),
         ..Script::default()
     };
-    let first = Server::start(script()).await;
+    let first = Server::start_on(listen_apart().await, script());
     let endpoint = first.endpoint.clone();
     let client = client(&[&endpoint]);
     client.put("k", "1", Condition::None).await.unwrap();
@@ -321,7 +340,7 @@ async fn a_read_leaves_an_endpoint_that_does_not_answer() {
     })
     .await;
     let options = ClientOptions {
-        attempt_timeout: Duration::from_millis(100),
+        attempt_timeout: Duration::from_secs(1),
         ..options()
     };
     let client = Client::connect([&healthy.endpoint], options).unwrap();
@@ -363,7 +382,7 @@ async fn stale_reads_stay_with_the_given_endpoints() {
 async fn says_the_cause_for_each_endpoint() {
     let closed = [closed_endpoint().await, closed_endpoint().await];
     let options = ClientOptions {
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(1),
         ..options()
     };
     let client = Client::connect(&closed, options).unwrap();

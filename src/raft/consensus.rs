@@ -369,8 +369,9 @@ impl Consensus {
     /// entries.
     pub async fn promote(&self, id: NodeId) -> Result<(), AdminError> {
         let metrics = self.metrics();
-        let member = metrics.members.iter().find(|m| m.id == id);
-        if let Some(matched) = member.and_then(|m| m.matched) {
+        // Promoting a voter again only waits until the change is committed.
+        let learner = metrics.members.iter().find(|m| m.id == id && !m.voter);
+        if let Some(matched) = learner.and_then(|m| m.matched) {
             let lag = metrics.last_log_index.saturating_sub(matched);
             // Nothing matched: it was never reached, and a voter that is not there weakens the quorum.
             if matched == 0 || lag > PROMOTE_LAG_MAX {

@@ -3,11 +3,12 @@
 //! A gRPC server reads a whole message before it calls the handler, so a limit inside the handler bounds nothing: a
 //! hundred connections that send 16 MiB each would be in memory already. Here the first five bytes of a request body,
 //! which state the length of the message, are looked at first; the rest is read only once the budget has room for it.
-//! Until then it stays in the sender's window. Large answers are handed to the connection piece by piece, and give
-//! their bytes back when the last piece has left. (I12)
+//! Until then it stays in the sender's window. The answer to a get that was passed on to the leader is admitted in the
+//! same way. Large answers are handed to the connection piece by piece, and give their bytes back when the last piece
+//! has left. (I12)
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,10 +20,12 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Counted for each request beside its message: headers, tasks, the index entry.
-const REQUEST_OVERHEAD_BYTES: u64 = 1 << 10;
-/// A request that was admitted must arrive within this time, or others wait for a sender that sleeps.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
+/// Counted beside a message: headers, tasks, the index entry.
+const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 10;
+/// A message that was admitted must arrive, and its stream end, within this time and that for its length at the slowest
+/// rate; or others wait for a sender that sleeps.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
+const ARRIVAL_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Answers are handed to the connection in pieces of this many bytes.
 const PIECE_BYTES: usize = 128 << 10;
 /// Compression flag and length of a gRPC message.
@@ -69,23 +72,24 @@ impl Budget {
     /// Takes `bytes`, at most the whole budget; waits in order of arrival, until the budget's wait or `until` is over.
     ///
     /// Errors: RESOURCE_EXHAUSTED with a delay to retry after; nothing was proposed.
-    pub async fn take(&self, bytes: u64, until: Option<Instant>) -> Result<Permit, Status> {
+    pub async fn take(&self, bytes: u64, until: Instant) -> Result<Permit, Status> {
+        let until = until.min(Instant::now() + self.wait);
+        self.take_by(bytes, until).await.ok_or_else(|| {
+            let what = format!(
+                "{} bytes of {} in flight, {} asked for",
+                self.total, self.name, bytes
+            );
+            errors::overloaded(&self.node, &what, RETRY_AFTER)
+        })
+    }
+
+    /// Takes `bytes`, at most the whole budget; waits in order of arrival, until `until`.
+    pub async fn take_by(&self, bytes: u64, until: Instant) -> Option<Permit> {
         if let Some(permit) = self.try_take(bytes) {
-            return Ok(permit);
+            return Some(permit);
         }
-        let limit = Instant::now() + self.wait;
-        let limit = until.map_or(limit, |until| until.min(limit));
-        let taken = tokio::time::timeout_at(limit, self.free.clone().acquire_many_owned(self.clamp(bytes)));
-        match taken.await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            Ok(Err(_)) | Err(_) => {
-                let what = format!(
-                    "{} bytes of {} in flight, {} asked for",
-                    self.total, self.name, bytes
-                );
-                Err(errors::overloaded(&self.node, &what, RETRY_AFTER))
-            }
-        }
+        let taken = tokio::time::timeout_at(until, self.free.clone().acquire_many_owned(self.clamp(bytes)));
+        taken.await.ok()?.ok().map(Permit)
     }
 
     /// Waits until nothing is taken. True if that happened within `limit`.
@@ -105,18 +109,35 @@ impl Budget {
     }
 }
 
-/// Carries a request's permit from its body to its handler, in the request's extensions.
+/// Carries a message's permit from its body to whoever reads it: a request's handler finds it in the extensions.
 #[derive(Debug, Clone, Default)]
-pub struct PermitSlot(Arc<Mutex<Option<Permit>>>);
+pub struct PermitSlot(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    permit: Option<Permit>,
+    taken: bool,
+}
 
 impl PermitSlot {
     /// Takes the permit; the caller holds it for as long as the request's bytes may be in memory.
     pub fn take(&self) -> Option<Permit> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut slot = self.lock();
+        slot.taken = true;
+        slot.permit.take()
+    }
+
+    /// Whether a handler has asked for the permit, and so has got the request.
+    pub fn was_taken(&self) -> bool {
+        self.lock().taken
     }
 
     fn fill(&self, permit: Permit) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        self.lock().permit = Some(permit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,6 +152,11 @@ impl AnswerPermit {
     }
 }
 
+/// How long the rest of a message may take, when `bytes` of it are missing.
+fn arrival_wait(bytes: u64) -> Duration {
+    ARRIVAL_WAIT + Duration::from_millis(bytes.saturating_mul(1000) / ARRIVAL_BYTES_PER_SECOND)
+}
+
 type Acquire = Pin<Box<dyn Future<Output = Result<Permit, Status>> + Send>>;
 
 enum State {
@@ -142,31 +168,38 @@ enum State {
     Open(u64),
 }
 
-/// What the body of one request may hold and where its bytes are counted.
+/// What a body with one message may hold and where its bytes are counted.
 #[derive(Debug, Clone)]
-pub struct RequestLimit {
+pub struct MessageLimit {
     /// Longest message in bytes.
     pub message_bytes_max: u64,
     /// Answers a longer one; given its length.
     pub too_large: fn(actual: u64, limit: u64) -> Status,
-    /// Counts the bytes; `None` where `message_bytes_max` is small enough to be left to the stream limit.
-    pub budget: Option<Budget>,
+    /// Whether a sender that takes too long is given up here. Where not, the reader's own deadline ends that.
+    pub must_arrive: bool,
+    /// Messages up to this many bytes are not counted: limits of calls and streams bound them.
+    pub uncounted_bytes_max: u64,
+    /// Counts the bytes of longer ones.
+    pub budget: Budget,
 }
 
-/// The body of a unary request: admitted by its stated length before it is read.
+/// The body of a unary request, or of the answer to a call that was passed on: admitted by the stated length of its
+/// message before it is read.
 pub struct AdmittedBody {
     inner: Body,
-    limit: RequestLimit,
+    limit: MessageLimit,
     slot: PermitSlot,
     held: BytesMut,
     state: State,
-    until: Option<Instant>,
-    arrival: Option<Pin<Box<Sleep>>>,
+    until: Instant,
+    /// When the sender is given up. The timer for it runs once the sender was waited for.
+    due: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl AdmittedBody {
     /// Wraps `inner`; the permit will be found in `slot`. The caller stops waiting at `until`.
-    pub fn new(inner: Body, limit: RequestLimit, slot: PermitSlot, until: Option<Instant>) -> Self {
+    pub fn new(inner: Body, limit: MessageLimit, slot: PermitSlot, until: Instant) -> Self {
         Self {
             inner,
             limit,
@@ -174,7 +207,8 @@ impl AdmittedBody {
             held: BytesMut::new(),
             state: State::Prefix,
             until,
-            arrival: None,
+            due: until,
+            timer: None,
         }
     }
 
@@ -186,14 +220,33 @@ impl AdmittedBody {
     }
 
     fn open(&mut self, permit: Option<Permit>) {
-        if let Some(permit) = permit {
-            self.slot.fill(permit);
-        }
         let message = self.message_bytes().unwrap_or(0) + PREFIX_BYTES as u64;
         self.state = State::Open(message);
-        if message > self.held.len() as u64 {
-            self.arrival = Some(Box::pin(tokio::time::sleep(ARRIVAL_WAIT)));
+        if let Some(permit) = permit {
+            self.slot.fill(permit);
+            let missing = message.saturating_sub(self.held.len() as u64);
+            self.due = self.until.min(Instant::now() + arrival_wait(missing));
+            self.timer = None;
         }
+    }
+
+    /// The sender's next frame, or an error once it is overdue. The decoder reads to the end of the stream, so a whole
+    /// message whose stream stays open is overdue as well.
+    fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if polled.is_ready() || !self.limit.must_arrive {
+            return polled;
+        }
+        let due = self.due;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        ready!(timer.as_mut().poll(cx));
+        let node = &self.limit.budget.node;
+        Poll::Ready(Some(Err(errors::timed_out(
+            node,
+            "the request's message to arrive",
+        ))))
     }
 
     /// Decides what happens to a message of `bytes`.
@@ -201,11 +254,11 @@ impl AdmittedBody {
         if bytes > self.limit.message_bytes_max {
             return Err((self.limit.too_large)(bytes, self.limit.message_bytes_max));
         }
-        let Some(budget) = self.limit.budget.clone() else {
+        if bytes <= self.limit.uncounted_bytes_max {
             self.open(None);
             return Ok(());
-        };
-        let bytes = bytes + REQUEST_OVERHEAD_BYTES;
+        }
+        let (budget, bytes) = (self.limit.budget.clone(), bytes + MESSAGE_OVERHEAD_BYTES);
         match budget.try_take(bytes) {
             Some(permit) => self.open(Some(permit)),
             None => {
@@ -223,9 +276,6 @@ impl AdmittedBody {
         match left.checked_sub(data.len() as u64) {
             Some(rest) => {
                 *left = rest;
-                if rest == 0 {
-                    self.arrival = None;
-                }
                 Ok(Frame::data(data))
             }
             None => Err(errors::invalid_request(
@@ -253,15 +303,7 @@ impl HttpBody for AdmittedBody {
                     return Poll::Ready(Some(this.deliver(held)));
                 }
                 State::Open(_) => {
-                    if let Some(arrival) = &mut this.arrival
-                        && arrival.as_mut().poll(cx).is_ready()
-                    {
-                        return Poll::Ready(Some(Err(errors::invalid_request(
-                            "message",
-                            "did not arrive in time",
-                        ))));
-                    }
-                    return match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                    return match ready!(this.poll_sender(cx)) {
                         Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
                             Ok(data) => this.deliver(data),
                             Err(other) => Ok(other),
@@ -269,11 +311,12 @@ impl HttpBody for AdmittedBody {
                         other => Poll::Ready(other),
                     };
                 }
-                State::Prefix => match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                State::Prefix => match ready!(this.poll_sender(cx)) {
                     Some(Ok(frame)) => {
-                        // Trailers before five bytes of body: the decoder has the right words for that.
-                        let Ok(data) = frame.into_data() else {
-                            return Poll::Ready(None);
+                        let data = match frame.into_data() {
+                            Ok(data) => data,
+                            // Trailers before five bytes of body: the decoder has the right words for that.
+                            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                         };
                         this.held.extend_from_slice(&data);
                         if let Some(bytes) = this.message_bytes()

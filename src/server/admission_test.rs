@@ -22,6 +22,28 @@ impl HttpBody for Frames {
     }
 }
 
+/// A body that never goes on after one frame.
+struct One(Option<Frame<Bytes>>);
+
+impl HttpBody for One {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.0.take() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn silent_after(bytes: &[u8]) -> Body {
+    Body::new(One(Some(Frame::data(Bytes::copy_from_slice(bytes)))))
+}
+
 #[expect(clippy::big_endian_bytes, reason = "gRPC's length prefix is big-endian")]
 fn message(bytes: usize) -> Vec<u8> {
     let mut out = vec![0];
@@ -40,13 +62,19 @@ fn budget(total: u64) -> Budget {
     Budget::new("requests", "n1", total, Duration::from_secs(5))
 }
 
-fn limit(budget: &Budget, message_bytes_max: u64) -> RequestLimit {
-    let too_large = |actual, limit| errors::value_too_large(actual as usize, limit as usize);
-    RequestLimit {
+fn limit(budget: &Budget, message_bytes_max: u64) -> MessageLimit {
+    MessageLimit {
         message_bytes_max,
-        too_large,
-        budget: Some(budget.clone()),
+        too_large: |actual, limit| errors::value_too_large(actual as usize, limit as usize),
+        must_arrive: true,
+        uncounted_bytes_max: 0,
+        budget: budget.clone(),
     }
+}
+
+/// A deadline that does not matter.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }
 
 async fn next(
@@ -73,19 +101,53 @@ async fn a_message_passes_unchanged_however_it_is_cut() {
     let sent = message(300);
     for frame_bytes in [1, 2, 4, 5, 6, 7, 100, 1000] {
         let (budget, slot) = (budget(10_000), PermitSlot::default());
-        let mut admitted =
-            AdmittedBody::new(body(&sent, frame_bytes), limit(&budget, 1000), slot.clone(), None);
+        let mut admitted = AdmittedBody::new(
+            body(&sent, frame_bytes),
+            limit(&budget, 1000),
+            slot.clone(),
+            later(),
+        );
         assert_eq!(all(&mut admitted).await.unwrap(), sent, "frames of {frame_bytes}");
-        assert_eq!(budget.taken(), 300 + REQUEST_OVERHEAD_BYTES);
+        assert_eq!(budget.taken(), 300 + MESSAGE_OVERHEAD_BYTES);
         drop(slot.take());
         assert_eq!(budget.taken(), 0);
     }
 }
 
 #[tokio::test]
+async fn a_small_message_is_not_counted_where_the_limit_says_so() {
+    for (uncounted_bytes_max, counted) in [(299, 300 + MESSAGE_OVERHEAD_BYTES), (300, 0)] {
+        let (budget, slot, sent) = (budget(10_000), PermitSlot::default(), message(300));
+        let limit = MessageLimit {
+            uncounted_bytes_max,
+            ..limit(&budget, 1000)
+        };
+        let mut admitted = AdmittedBody::new(body(&sent, 100), limit, slot.clone(), later());
+        assert_eq!(all(&mut admitted).await.unwrap(), sent);
+        assert_eq!(budget.taken(), counted);
+        drop(slot.take());
+    }
+}
+
+/// An answer may end with trailers before any message: that is how a status comes.
+#[tokio::test]
+async fn trailers_pass() {
+    let trailers = Frame::trailers(tonic::codegen::http::HeaderMap::new());
+    let budget = budget(10_000);
+    let mut admitted = AdmittedBody::new(
+        Body::new(One(Some(trailers))),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut admitted).poll_frame(cx)).await;
+    assert!(frame.unwrap().unwrap().is_trailers());
+}
+
+#[tokio::test]
 async fn an_empty_body_is_left_to_the_decoder() {
     let budget = budget(10_000);
-    let mut admitted = AdmittedBody::new(body(&[], 1), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(body(&[], 1), limit(&budget, 1000), PermitSlot::default(), later());
     assert!(next(&mut admitted).await.is_none());
     assert_eq!(budget.taken(), 0);
 }
@@ -94,7 +156,12 @@ async fn an_empty_body_is_left_to_the_decoder() {
 async fn a_message_that_states_too_much_is_refused_by_its_first_bytes() {
     let budget = budget(10_000);
     let stated = &message(1001)[..PREFIX_BYTES];
-    let mut admitted = AdmittedBody::new(body(stated, 5), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(
+        body(stated, 5),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
     let status = next(&mut admitted).await.unwrap().unwrap_err();
     assert_eq!(reason(&status), Some(Reason::ValueTooLarge));
     assert!(
@@ -110,9 +177,52 @@ async fn bytes_beyond_the_stated_length_are_refused() {
     let mut sent = message(10);
     sent.extend([0; 50]);
     let budget = budget(10_000);
-    let mut admitted = AdmittedBody::new(body(&sent, 20), limit(&budget, 1000), PermitSlot::default(), None);
+    let mut admitted = AdmittedBody::new(
+        body(&sent, 20),
+        limit(&budget, 1000),
+        PermitSlot::default(),
+        later(),
+    );
     let status = all(&mut admitted).await.unwrap_err();
     assert_eq!(reason(&status), Some(Reason::InvalidRequest));
+}
+
+/// Nothing at all, half a prefix, half a message, or all of it on a stream that stays open: each held the budget, or a
+/// slot, for a minute or for ever.
+#[tokio::test]
+async fn a_sender_that_sleeps_is_given_up() {
+    let whole = message(300);
+    for sent in [0, 3, 100, whole.len()] {
+        let (budget, until) = (budget(10_000), Instant::now() + Duration::from_millis(20));
+        let mut admitted = AdmittedBody::new(
+            silent_after(&whole[..sent]),
+            limit(&budget, 1000),
+            PermitSlot::default(),
+            until,
+        );
+        let status = all(&mut admitted).await.unwrap_err();
+        assert_eq!(reason(&status), Some(Reason::TimedOut), "{sent} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_admitted_message_has_time_by_its_length() {
+    assert_eq!(arrival_wait(0), Duration::from_secs(5));
+    assert_eq!(arrival_wait(16 << 20), Duration::from_secs(21));
+    let budget = budget(8 << 20);
+    let mut admitted = AdmittedBody::new(
+        silent_after(&message(4 << 20)[..PREFIX_BYTES]),
+        limit(&budget, 8 << 20),
+        PermitSlot::default(),
+        later(),
+    );
+    next(&mut admitted).await.unwrap().unwrap();
+    assert!(budget.taken() > 4 << 20);
+    let wait = admitted.due.saturating_duration_since(Instant::now());
+    assert!(
+        wait > Duration::from_secs(5) && wait <= Duration::from_secs(9),
+        "{wait:?}"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +234,7 @@ async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
         body(&sent, 100),
         limit(&budget, 1000),
         PermitSlot::default(),
-        None,
+        later(),
     );
     let status = next(&mut admitted).await.unwrap().unwrap_err();
     assert_eq!(reason(&status), Some(Reason::Overloaded));
@@ -135,19 +245,38 @@ async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
     assert_eq!(budget.taken(), 0);
 }
 
+/// A scan waits for room as long as it lives, whatever others wait.
+#[tokio::test]
+async fn a_wait_may_be_longer_than_the_budgets_own() {
+    let budget = Budget::new("answers", "n1", 4000, Duration::ZERO);
+    let held = budget.try_take(4000).unwrap();
+    assert!(budget.take(1, later()).await.is_err());
+    let soon = Instant::now() + Duration::from_millis(5);
+    assert!(budget.take_by(1, soon).await.is_none());
+    let waiting = tokio::spawn({
+        let budget = budget.clone();
+        async move { budget.take_by(4000, later()).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert!(waiting.await.unwrap().is_some());
+    assert_eq!(budget.taken(), 0);
+}
+
 #[tokio::test]
 async fn a_waiting_message_goes_on_when_there_is_room() {
     let budget = budget(4000);
     let held = budget.try_take(3000).unwrap();
     let sent = message(500);
     let slot = PermitSlot::default();
-    let mut admitted = AdmittedBody::new(body(&sent, 100), limit(&budget, 1000), slot.clone(), None);
+    let mut admitted = AdmittedBody::new(body(&sent, 100), limit(&budget, 1000), slot.clone(), later());
     let reading = tokio::spawn(async move { all(&mut admitted).await });
     tokio::task::yield_now().await;
     assert!(!reading.is_finished());
     drop(held);
     assert_eq!(reading.await.unwrap().unwrap(), sent);
-    assert_eq!(budget.taken(), 500 + REQUEST_OVERHEAD_BYTES);
+    assert_eq!(budget.taken(), 500 + MESSAGE_OVERHEAD_BYTES);
 }
 
 #[tokio::test]

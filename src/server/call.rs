@@ -19,6 +19,11 @@ const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest deadline; a longer one is cut.
 const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
+/// When the head of a request came in, in the request's extensions. Deadlines count from there: by the time that a
+/// handler runs, the message may have waited for admission and travelled for long.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival(pub Instant);
+
 /// The circumstances of one call.
 #[derive(Debug)]
 pub struct Call {
@@ -36,22 +41,21 @@ pub struct Call {
 impl Call {
     /// Reads the circumstances of `request` and takes its permit.
     pub fn of<T>(request: &Request<T>) -> Self {
-        let mut call = Self::from_metadata(request.metadata(), Instant::now());
-        call.permit = request
-            .extensions()
-            .get::<PermitSlot>()
-            .and_then(PermitSlot::take);
+        let extensions = request.extensions();
+        let arrived = extensions.get::<Arrival>().map(|arrival| arrival.0);
+        let mut call = Self::from_metadata(request.metadata(), arrived.unwrap_or_else(Instant::now));
+        call.permit = extensions.get::<PermitSlot>().and_then(PermitSlot::take);
         call
     }
 
-    fn from_metadata(metadata: &MetadataMap, now: Instant) -> Self {
+    fn from_metadata(metadata: &MetadataMap, arrived: Instant) -> Self {
         let set = |name| metadata.get(name).is_some_and(|value| value.as_bytes() == b"1");
         let stated = metadata.get(TIMEOUT).and_then(|value| value.to_str().ok());
-        let stated = stated.and_then(|text| stated_deadline(text, now));
+        let stated = stated.and_then(|text| stated_deadline(text, arrived));
         Self {
             forwarded: set(FORWARDED),
             no_forward: set(NO_FORWARD),
-            deadline: stated.unwrap_or(now + DEADLINE_DEFAULT),
+            deadline: stated.unwrap_or(arrived + DEADLINE_DEFAULT),
             deadline_stated: stated.is_some(),
             permit: None,
         }
@@ -63,11 +67,16 @@ impl Call {
     }
 }
 
-/// When a caller that stated `text` at `now` stops waiting, a little early.
-pub fn stated_deadline(text: &str, now: Instant) -> Option<Instant> {
+/// When the caller of a request that came in at `arrived` stops waiting, a little early; `timeout` is what it stated.
+pub fn deadline(timeout: Option<&str>, arrived: Instant) -> Instant {
+    let stated = timeout.and_then(|text| stated_deadline(text, arrived));
+    stated.unwrap_or(arrived + DEADLINE_DEFAULT)
+}
+
+fn stated_deadline(text: &str, arrived: Instant) -> Option<Instant> {
     let timeout = parse_timeout(text)?.min(DEADLINE_MAX);
     let early = (timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(50));
-    Some(now + timeout.saturating_sub(early))
+    Some(arrived + timeout.saturating_sub(early))
 }
 
 /// Parses gRPC's time-out: up to eight digits and a unit.
@@ -125,9 +134,31 @@ mod tests {
     #[test]
     fn the_deadline_is_a_little_before_the_callers() {
         let now = Instant::now();
-        let stated = call(&[("grpc-timeout", "2S")]);
-        assert!(stated.deadline_stated);
-        assert!(stated.deadline < now + Duration::from_secs(3));
+        let after = |text| stated_deadline(text, now).map(|deadline| deadline - now);
+        // A twentieth, within 1 ms and 50 ms.
+        assert_eq!(after("2S"), Some(Duration::from_millis(1950)));
+        assert_eq!(after("400m"), Some(Duration::from_millis(380)));
+        assert_eq!(after("10m"), Some(Duration::from_millis(9)));
+        assert_eq!(after("1u"), Some(Duration::ZERO));
+        assert_eq!(after("9H"), Some(Duration::from_millis(3_599_950)), "the longest");
+        assert_eq!(after("soon"), None);
+        assert!(call(&[("grpc-timeout", "2S")]).deadline_stated);
         assert!(!call(&[]).deadline_stated);
+    }
+
+    /// Once, a call that had waited for admission got its whole time again when its handler began.
+    #[test]
+    fn the_deadline_counts_from_the_arrival() {
+        let arrived = Instant::now() - Duration::from_secs(1);
+        for timeout in [Some("2S"), None, Some("nonsense")] {
+            let mut request = Request::new(());
+            request.extensions_mut().insert(Arrival(arrived));
+            if let Some(text) = timeout {
+                request.metadata_mut().insert(TIMEOUT, text.parse().unwrap());
+            }
+            assert_eq!(Call::of(&request).deadline, deadline(timeout, arrived));
+        }
+        assert!(deadline(Some("2S"), arrived) < arrived + Duration::from_secs(2));
+        assert_eq!(deadline(None, arrived), arrived + DEADLINE_DEFAULT);
     }
 }

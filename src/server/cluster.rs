@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nezha_api::errors::{self, LeaderHint};
+use nezha_api::errors;
 use nezha_api::v1::cluster_service_client::ClusterServiceClient;
 use nezha_api::v1::cluster_service_server::ClusterService;
 use nezha_api::v1::{
@@ -116,13 +116,7 @@ impl Cluster {
 
     fn failed(&self, subject: &str, error: AdminError) -> Status {
         match error {
-            AdminError::NotLeader { leader } => {
-                let leader = leader.map(|(id, node)| LeaderHint {
-                    id,
-                    endpoint: node.client_addr,
-                });
-                errors::not_leader(&self.context.name, self.context.outlook().term, leader)
-            }
+            AdminError::NotLeader { leader } => self.context.led_by(leader),
             AdminError::Refused { reason, lag } => errors::member_state(subject, &reason, lag),
             AdminError::Unknown { reason } => errors::outcome_unknown(&self.context.name, &reason),
         }
@@ -226,7 +220,12 @@ impl ClusterService for Cluster {
         if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
             return Ok(answer);
         }
-        let _adding = self.adding.lock().await;
+        let Ok(_adding) = tokio::time::timeout_at(call.deadline, self.adding.lock()).await else {
+            return Err(errors::timed_out(
+                &self.context.name,
+                "another member to be added",
+            ));
+        };
         // The id must be above all that were ever used: the barrier makes sure that this node has applied them all.
         self.context.read_point(false, &call).await?;
         let metrics = self.context.consensus.metrics();
@@ -270,14 +269,14 @@ impl ClusterService for Cluster {
         }
         let metrics = self.context.consensus.metrics();
         let member = find(&metrics.members, message.id, &message.name)?;
-        if !member.voter {
-            let id = member.id;
-            self.change(&call, &member.node.name, move |consensus| async move {
-                consensus.promote(id).await
-            })
-            .await?;
-            tracing::info!(id, name = member.node.name, "member promoted to voter");
-        }
+        // Even if it counts as a voter here already: that may be a change which is not committed and may yet be undone.
+        // Promoting a voter changes nothing, but it succeeds only once the membership is committed.
+        let id = member.id;
+        self.change(&call, &member.node.name, move |consensus| async move {
+            consensus.promote(id).await
+        })
+        .await?;
+        tracing::info!(id, name = member.node.name, "member promoted to voter");
         Ok(Response::new(MemberPromoteResponse {
             header: self.header(),
         }))

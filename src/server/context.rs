@@ -13,7 +13,7 @@ use tonic::Status;
 use super::admission::Budget;
 use super::forward::Forwarder;
 use crate::config::Config;
-use crate::raft::{Consensus, Metrics, NodeId};
+use crate::raft::{Consensus, Metrics, Node, NodeId};
 use crate::store::{Store, StoreError};
 
 /// Damaged places that are remembered for Status; more are logged only.
@@ -90,6 +90,15 @@ impl From<&Metrics> for Outlook {
             }),
         }
     }
+}
+
+/// Where node `me`, which was refused as not leading, sends its clients: never back to itself, which Raft may still
+/// name while it steps down or hands the lead over.
+fn other_leader(me: NodeId, leader: Option<(NodeId, Node)>) -> Option<LeaderHint> {
+    leader.filter(|(id, _)| *id != me).map(|(id, node)| LeaderHint {
+        id,
+        endpoint: node.client_addr,
+    })
 }
 
 impl Context {
@@ -213,6 +222,15 @@ impl Context {
         errors::not_leader(&self.name, outlook.term, other)
     }
 
+    /// The same, with the leader that Raft named when it refused.
+    pub fn led_by(&self, leader: Option<(NodeId, Node)>) -> Status {
+        errors::not_leader(
+            &self.name,
+            self.outlook().term,
+            other_leader(self.node_id, leader),
+        )
+    }
+
     /// Turns a failed read of the store into an answer, and remembers damage.
     pub fn store_error(&self, error: &StoreError) -> Status {
         let (status, damage) = match error {
@@ -253,5 +271,22 @@ impl Context {
         if damage.len() < DAMAGE_MAX {
             damage.push(line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_lead_never_names_itself() {
+        let node = Node {
+            name: "n1".into(),
+            peer_addr: "h1:7380".into(),
+            client_addr: "h1:7379".into(),
+        };
+        assert_eq!(other_leader(1, Some((1, node.clone()))), None);
+        assert_eq!(other_leader(2, Some((1, node))).unwrap().endpoint, "h1:7379");
+        assert_eq!(other_leader(1, None), None);
     }
 }

@@ -11,13 +11,13 @@ use nezha_api::v1::kv_service_server::KvServiceServer;
 use nezha_api::v1::maintenance_service_server::MaintenanceServiceServer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
+use tonic::{Code, Status};
 
-use super::admission::{AdmittedBody, AnswerPermit, PermitSlot, PiecedBody, RequestLimit};
-use super::call::{TIMEOUT, stated_deadline};
+use super::admission::{AdmittedBody, AnswerPermit, MessageLimit, PermitSlot, PiecedBody};
+use super::call::{Arrival, TIMEOUT, deadline};
 use super::cluster::Cluster;
 use super::context::Context;
 use super::kv::Kv;
@@ -48,8 +48,8 @@ struct Services {
     kv: KvServiceServer<Kv>,
     cluster: ClusterServiceServer<Cluster>,
     maintenance: MaintenanceServiceServer<Maintenance>,
-    value_request: RequestLimit,
-    small_request: RequestLimit,
+    value_request: MessageLimit,
+    small_request: MessageLimit,
 }
 
 impl Front {
@@ -71,15 +71,19 @@ impl Front {
             kv,
             cluster: ClusterServiceServer::new(Cluster::new(context.clone())),
             maintenance: MaintenanceServiceServer::new(Maintenance::new(context.clone())),
-            value_request: RequestLimit {
+            value_request: MessageLimit {
                 message_bytes_max,
                 too_large: value_request_too_large,
-                budget: Some(context.requests.clone()),
+                must_arrive: true,
+                uncounted_bytes_max: 0,
+                budget: context.requests.clone(),
             },
-            small_request: RequestLimit {
+            small_request: MessageLimit {
                 message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
                 too_large: small_request_too_large,
-                budget: None,
+                must_arrive: true,
+                uncounted_bytes_max: SMALL_MESSAGE_BYTES_MAX,
+                budget: context.requests.clone(),
             },
         };
         // A node opens its front once; a second set would be refused and the first one stays.
@@ -138,51 +142,119 @@ impl Service<Request<Body>> for Front {
                     "Put" | "Delete" => &services.value_request,
                     _ => &services.small_request,
                 };
-                let answer = services.kv.clone().call(admitted(request, limit));
-                respond(answer, slot, method == "Scan")
+                let (request, permit) = admitted(request, limit);
+                let answer = services.kv.clone().call(request);
+                respond(answer, slot, permit, method == "Scan")
             }
-            "nezha.v1.ClusterService" => respond(
-                services
-                    .cluster
-                    .clone()
-                    .call(admitted(request, &services.small_request)),
-                slot,
-                false,
-            ),
-            "nezha.v1.MaintenanceService" => respond(
-                services
-                    .maintenance
-                    .clone()
-                    .call(admitted(request, &services.small_request)),
-                slot,
-                false,
-            ),
+            "nezha.v1.ClusterService" => {
+                let (request, permit) = admitted(request, &services.small_request);
+                respond(services.cluster.clone().call(request), slot, permit, false)
+            }
+            "nezha.v1.MaintenanceService" => {
+                let (request, permit) = admitted(request, &services.small_request);
+                respond(services.maintenance.clone().call(request), slot, permit, false)
+            }
             _ => refuse(Status::unimplemented(format!("no such service: {service}"))),
         }
     }
 }
 
-fn admitted(request: Request<Body>, limit: &RequestLimit) -> Request<Body> {
-    let slot = PermitSlot::default();
+/// The request with its body behind `limit`, and the slot in which its handler will find the permit.
+fn admitted(request: Request<Body>, limit: &MessageLimit) -> (Request<Body>, PermitSlot) {
+    let (permit, arrived) = (PermitSlot::default(), Instant::now());
     let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(slot.clone());
+    parts.extensions.insert(permit.clone());
+    parts.extensions.insert(Arrival(arrived));
     let stated = parts.headers.get(TIMEOUT).and_then(|value| value.to_str().ok());
-    let until = stated.and_then(|text| stated_deadline(text, Instant::now()));
-    Request::from_parts(
-        parts,
-        Body::new(AdmittedBody::new(body, limit.clone(), slot, until)),
-    )
+    let until = deadline(stated, arrived);
+    let body = AdmittedBody::new(body, limit.clone(), permit.clone(), until);
+    (Request::from_parts(parts, Body::new(body)), permit)
 }
 
 /// Answers; the call's slot is free once the answer is there. Scans have slots of their own.
-fn respond(answer: Answer, slot: OwnedSemaphorePermit, pieced: bool) -> Answer {
+fn respond(answer: Answer, slot: OwnedSemaphorePermit, permit: PermitSlot, pieced: bool) -> Answer {
     Box::pin(async move {
         let mut response = answer.await?;
         drop(slot);
+        if let Some(status) = unreadable(&response, &permit) {
+            return Ok(status.into_http());
+        }
         let permit = response.extensions_mut().remove::<AnswerPermit>();
         if permit.is_none() && !pieced {
             return Ok(response);
         }
         Ok(response.map(|body| Body::new(PiecedBody::new(body, permit))))
     })
+}
+
+/// What the client is told instead of tonic's bare INTERNAL about bytes that are not the message; `None` if `response`
+/// is anything else.
+///
+/// Our own INTERNAL has details. And no handler may have had the request: the refusal says that nothing was proposed.
+fn unreadable(response: &Response<Body>, permit: &PermitSlot) -> Option<Status> {
+    let status = Status::from_header_map(response.headers())?;
+    let bare = status.code() == Code::Internal && status.details().is_empty();
+    (bare && !permit.was_taken()).then(|| errors::invalid_request("message", status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+
+    use nezha_api::errors::{ApiError, Reason};
+    use nezha_api::v1::{PutRequest, PutResponse};
+    use tonic::server::{Grpc, UnaryService};
+    use tonic_prost::ProstCodec;
+
+    use super::*;
+    use crate::server::admission::Budget;
+    use crate::server::call::Call;
+
+    /// A handler as ours are, but for an error without details.
+    struct Handler;
+
+    impl UnaryService<PutRequest> for Handler {
+        type Response = PutResponse;
+        type Future = Ready<Result<tonic::Response<PutResponse>, Status>>;
+
+        fn call(&mut self, request: tonic::Request<PutRequest>) -> Self::Future {
+            drop(Call::of(&request));
+            ready(Err(Status::internal("a handler's")))
+        }
+    }
+
+    async fn put(body: &'static str) -> Option<Status> {
+        let limit = MessageLimit {
+            message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
+            too_large: small_request_too_large,
+            must_arrive: true,
+            uncounted_bytes_max: 0,
+            budget: Budget::new("requests", "n1", 1 << 20, Duration::from_secs(1)),
+        };
+        let (request, permit) = admitted(Request::new(Body::new(body.to_owned())), &limit);
+        let mut grpc = Grpc::new(ProstCodec::<PutResponse, PutRequest>::default());
+        unreadable(&grpc.unary(Handler, request).await, &permit)
+    }
+
+    /// Goal: what tonic says about a request that it cannot read becomes a refusal with a reason; and only that.
+    #[tokio::test]
+    async fn bytes_that_are_not_the_message_are_refused_with_a_reason() {
+        // Field 1 as a number instead of bytes; nothing; half a message; a compressed one, without saying how.
+        for body in [
+            "\0\0\0\0\x02\x08\x05",
+            "",
+            "\0\0\0\0\x05\x0a",
+            "\x01\0\0\0\x02\x0a\0",
+        ] {
+            let status = put(body).await.unwrap_or_else(|| panic!("{body:?} is refused"));
+            let error = ApiError::from_status(&status);
+            assert_eq!(error.reason, Some(Reason::InvalidRequest), "{status}");
+            assert_eq!((error.code, error.proposed), (Code::InvalidArgument, Some(false)));
+            assert_eq!(error.violations[0].0, "message");
+        }
+        // An empty message is one: what the handler says about it is not touched.
+        assert!(put("\0\0\0\0\0").await.is_none());
+        let long = put("\0\x7f\0\0\0").await;
+        assert!(long.is_none(), "the body's own refusal has details: {long:?}");
+    }
 }

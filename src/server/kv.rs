@@ -13,12 +13,17 @@ use nezha_api::v1::{
 };
 use nezha_vlog::Draft;
 use tokio_stream::{Stream, StreamExt};
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tower::util::MapResponse;
 
+use super::admission::{AdmittedBody, AnswerPermit, MessageLimit, PermitSlot};
 use super::call::Call;
 use super::context::Context;
 use super::forward::Effect;
+use super::read::UNCOUNTED_BYTES_MAX;
 use super::validate;
 use crate::raft::{WriteError, Written};
 
@@ -58,16 +63,15 @@ impl Kv {
         let result = joined
             .map_err(|e| errors::internal(&context.name, &format!("the write's task ended: {e}"), true))?;
         result.map_err(|error| match error {
-            WriteError::NotLeader { leader } => {
-                let leader = leader.map(|(id, node)| LeaderHint {
-                    id,
-                    endpoint: node.client_addr,
-                });
-                errors::not_leader(&context.name, context.outlook().term, leader)
-            }
+            WriteError::NotLeader { leader } => context.led_by(leader),
             WriteError::Unknown { reason } => errors::outcome_unknown(&context.name, &reason),
         })
     }
+}
+
+/// No value that a leader takes is that large, so no answer is.
+fn answer_too_large(actual: u64, limit: u64) -> Status {
+    Status::out_of_range(format!("the answer has {actual} bytes, more than {limit}"))
 }
 
 /// Rows of a scan as they go out.
@@ -132,11 +136,7 @@ impl KvService for Kv {
         let stale = validate::get(&message)?;
         self.context.check_admission()?;
         if !stale && let Some(leader) = self.context.elsewhere(&call)? {
-            let send = async |channel, request| client(channel).get(request).await;
-            return self
-                .context
-                .forward(leader, &call, Effect::Read, message, send)
-                .await;
+            return self.forward_get(leader, &call, message).await;
         }
         let revision = self.context.read_point(stale, &call).await?;
         self.context.read(message, revision, &call).await
@@ -157,6 +157,40 @@ impl KvService for Kv {
 }
 
 impl Kv {
+    /// Has the leader answer. The answer is counted here too, before it is read: the leader counts what is in its own
+    /// memory, and a client that reads slowly leaves the value in this node's.
+    async fn forward_get(
+        &self,
+        leader: LeaderHint,
+        call: &Call,
+        message: GetRequest,
+    ) -> Result<Response<GetResponse>, Status> {
+        let limit = MessageLimit {
+            message_bytes_max: MESSAGE_BYTES_MAX as u64,
+            too_large: answer_too_large,
+            must_arrive: false,
+            uncounted_bytes_max: UNCOUNTED_BYTES_MAX,
+            budget: self.context.answers.clone(),
+        };
+        let (slot, until) = (PermitSlot::default(), call.deadline);
+        let filled = slot.clone();
+        let send = move |channel: Channel, request: Request<GetRequest>| async move {
+            let counted = MapResponse::new(channel, move |answer: http::Response<Body>| {
+                answer.map(|body| Body::new(AdmittedBody::new(body, limit, filled, until)))
+            });
+            let mut client = KvServiceClient::new(counted).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            client.get(request).await
+        };
+        let mut answer = self
+            .context
+            .forward(leader, call, Effect::Read, message, send)
+            .await?;
+        if let Some(permit) = slot.take() {
+            answer.extensions_mut().insert(AnswerPermit::new(permit));
+        }
+        Ok(answer)
+    }
+
     async fn forward_scan(
         &self,
         leader: LeaderHint,

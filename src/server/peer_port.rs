@@ -4,6 +4,7 @@
 //! with node id 0 and the incarnation that it will have. What a node says about itself is recorded, durably, before
 //! the answer confirms it, so that the same node on a wiped directory is known for what it is.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nezha_api::peer;
@@ -11,18 +12,26 @@ use nezha_api::peer::peer_service_server::PeerService;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::raft::PeerServer;
+use crate::raft::{PeerIdentity, PeerServer};
 
 /// Client address of the node that answers `Identify`, in the answer's metadata.
 pub const CLIENT_ADDR: &str = "nezha-client-addr";
 /// Its name.
 pub const NAME: &str = "nezha-name";
 
+/// Callers that one process puts on record when they identify themselves. Who is a member is not known here: nodes
+/// record each other before Raft runs, when the membership is not known to anybody, and a new member is recorded by
+/// followers that have not heard of it. So their number is bounded instead, far above any cluster's, because the record
+/// is a file that is written anew for each and never shrinks.
+const RECORDED_MAX: usize = 1024;
+
 /// The peer protocol in all phases of a node's life.
 #[derive(Clone)]
 pub struct PeerPort {
     me: Arc<Me>,
     server: Arc<OnceLock<PeerServer>>,
+    /// Callers that this process has recorded.
+    recorded: Arc<AtomicUsize>,
 }
 
 struct Me {
@@ -46,6 +55,7 @@ impl PeerPort {
         Self {
             me: Arc::new(me),
             server: Arc::default(),
+            recorded: Arc::default(),
         }
     }
 
@@ -63,17 +73,34 @@ impl PeerPort {
     }
 }
 
-/// Records the caller's incarnation, if it is a member of this cluster and seen for the first time.
+/// Records the caller's incarnation, if it says that it is a member of this cluster and is seen for the first time;
+/// `recorded` counts those.
 ///
 /// A caller that comes under another incarnation than the recorded one is not refused here: the answer tells it what is
 /// known, and it stops by itself.
-async fn record(server: &PeerServer, caller: &peer::IdentifyRequest) -> Result<(), Status> {
-    let identity = server.identity();
+async fn record(
+    identity: &PeerIdentity,
+    recorded: &AtomicUsize,
+    caller: &peer::IdentifyRequest,
+) -> Result<(), Status> {
     let ours = caller.cluster_id == identity.cluster_id && caller.node_id != 0 && caller.incarnation != 0;
     if !ours || identity.peers.known(caller.node_id).is_some() {
         return Ok(());
     }
     let (peers, id, incarnation) = (identity.peers.clone(), caller.node_id, caller.incarnation);
+    let before = recorded.fetch_add(1, Ordering::Relaxed);
+    if before >= RECORDED_MAX {
+        if before == RECORDED_MAX {
+            tracing::warn!(
+                id,
+                "callers that were never seen before are not recorded any more: too many came"
+            );
+        }
+        return Err(Status::resource_exhausted(format!(
+            "this member has put {RECORDED_MAX} callers on record since its start and takes no more; if node {id} is \
+             to be a member, restart this one, and find out who else calls its peer port"
+        )));
+    }
     let recorded = tokio::task::spawn_blocking(move || peers.record(id, incarnation)).await;
     match recorded {
         Ok(Ok(())) => Ok(()),
@@ -92,7 +119,7 @@ impl PeerService for PeerPort {
     ) -> Result<Response<peer::IdentifyResponse>, Status> {
         let mut response = match self.server.get() {
             Some(server) => {
-                record(server, request.get_ref()).await?;
+                record(server.identity(), &self.recorded, request.get_ref()).await?;
                 server.identify(request).await?
             }
             // "I know nobody" from a node that knows would let a wiped member in.
@@ -159,6 +186,7 @@ impl PeerService for PeerPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::DataDir;
 
     async fn identify(remembers: bool) -> Result<Response<peer::IdentifyResponse>, Status> {
         let port = PeerPort::new("n1", "127.0.0.1:1", 7, remembers);
@@ -172,5 +200,34 @@ mod tests {
         assert_eq!((blank.incarnation, blank.known_incarnation), (7, 0));
         let refused = identify(true).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    }
+
+    /// Once, every id that somebody made up was written to a file that is rewritten for each.
+    #[tokio::test]
+    async fn callers_are_recorded_up_to_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let identity = PeerIdentity {
+            cluster_id: 7,
+            node_id: 1,
+            incarnation: 1,
+            peers: Arc::new(data.peers().unwrap()),
+        };
+        let caller = |cluster_id: u64, node_id: u64| peer::IdentifyRequest {
+            cluster_id,
+            node_id,
+            incarnation: 5,
+            ..Default::default()
+        };
+        let recorded = AtomicUsize::new(RECORDED_MAX - 1);
+        record(&identity, &recorded, &caller(8, 2)).await.unwrap();
+        assert_eq!(identity.peers.known(2), None, "of another cluster");
+        record(&identity, &recorded, &caller(7, 2)).await.unwrap();
+        assert_eq!(identity.peers.known(2), Some(5));
+        let refused = record(&identity, &recorded, &caller(7, 3)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+        assert_eq!(identity.peers.known(3), None);
+        // Those on record are not concerned.
+        record(&identity, &recorded, &caller(7, 2)).await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ use crate::raft::ReadError;
 use crate::store::{StoreError, View};
 
 /// Values up to this many bytes are left to the limit of streams per connection; larger ones are counted.
-const UNCOUNTED_BYTES_MAX: u64 = 16 << 10;
+pub const UNCOUNTED_BYTES_MAX: u64 = 16 << 10;
 
 /// What the API says about a key besides its value.
 pub fn metadata(entry: &IndexEntry) -> KeyMetadata {
@@ -79,7 +79,7 @@ impl Context {
             Bytes::new()
         } else {
             if bytes > UNCOUNTED_BYTES_MAX {
-                permit = Some(self.answers.take(bytes, Some(call.deadline)).await?);
+                permit = Some(self.answers.take(bytes, call.deadline).await?);
             }
             self.value(view, entry, request.key, call).await?
         };

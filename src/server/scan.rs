@@ -33,6 +33,9 @@ const ROW_OVERHEAD_BYTES: u64 = 64;
 /// Chunks that wait for the client.
 const QUEUE_CHUNKS: usize = 1;
 
+/// How long a scan stands in the queue for room in the budget of answers. Then it lets those behind it pass, who may
+/// need less, looks whether its client is still there, and queues again.
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
 /// What a client is asked to wait when no slot is free.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -203,11 +206,7 @@ impl Scan {
             self.send(false, false)?;
         }
         if value_bytes > CHUNK_BYTES {
-            let taken = self.context.answers.take(value_bytes, Some(self.deadline));
-            let permit = self
-                .runtime
-                .block_on(taken)
-                .map_err(|status| Stop::Failed(Box::new(status)))?;
+            let permit = self.room(value_bytes)?;
             self.permits.push(permit);
         }
         let value = match self.keys_only {
@@ -227,6 +226,19 @@ impl Scan {
             metadata: Some(metadata(entry)),
         });
         Ok(())
+    }
+
+    /// Waits for room for a large value, but not beyond the end of the scan's life: a scan that has sent rows cannot be
+    /// refused as one that has not begun.
+    fn room(&self, bytes: u64) -> Result<Permit, Stop> {
+        loop {
+            let until = self.deadline.min(Instant::now() + QUEUE_WAIT);
+            let taken = self.runtime.block_on(self.context.answers.take_by(bytes, until));
+            if let Some(permit) = taken {
+                return Ok(permit);
+            }
+            self.check_life()?;
+        }
     }
 
     /// Sends what was collected; waits for the client, but not beyond the end of the scan's life.

@@ -12,7 +12,7 @@ use crate::harness::cluster::Cluster;
 
 #[test]
 fn point_operations_conditions_and_headers() {
-    let cluster = Cluster::serving(3);
+    let cluster = Cluster::serving_steadily(3);
     block_on(async {
         followers_forward(&cluster).await;
         versions_follow_each_key(&cluster.conns()).await;
@@ -150,7 +150,7 @@ fn keys(rows: &[Row]) -> Vec<String> {
 
 #[test]
 fn scans_in_both_directions_with_limits_and_resume() {
-    let cluster = Cluster::serving(3);
+    let cluster = Cluster::serving_steadily(3);
     block_on(async {
         let set = rows_of_the_set();
         let conns = cluster.conns();

@@ -4,7 +4,7 @@
 //! It must open again, catch up and hold everything.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -17,6 +17,9 @@ use crate::harness::process::kvd;
 use crate::harness::trace::Tracer;
 use crate::harness::verify::faults_of;
 use crate::harness::{block_on, seed};
+
+/// How long the flush may take.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Runs the story on the given binary. Answers why the node is not what it was, if so.
 pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) -> Option<String> {
@@ -33,12 +36,7 @@ pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) ->
     let fault = block_on(async {
         cluster.wait_serving().await;
         if cluster.leader().await == at {
-            let name = cluster.nodes[0].name.clone();
-            cluster.nodes[at]
-                .conn()
-                .transfer_leader(&name)
-                .await
-                .expect("leadership moves");
+            cluster.transfer_leader(at, 0).await;
         }
         cluster.wait_caught_up().await;
         let before = cluster.status(at).await;
@@ -56,9 +54,16 @@ pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) ->
         let load = Load::start(others, &ledger, 0, 8, |_| 500);
         load.wait_acknowledged(500, SERVING_PATIENCE).await;
         // Flushes the index at whatever it has applied. Its own record waits for the slow log, so no answer is due.
+        let applied = cluster.status(at).await.applied_index;
         let conn = cluster.nodes[at].conn().patience(Duration::from_millis(800));
         let _ = conn.purge(0).await;
-        let after = cluster.status(at).await;
+        // On a busy disk the flush takes a while. It is given less than one sync of the log takes.
+        let asked = Instant::now();
+        let mut after = cluster.status(at).await;
+        while after.flushed_index < applied && asked.elapsed() < FLUSH_PATIENCE {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            after = cluster.status(at).await;
+        }
         println!(
             "flushed {} -> {}, applied {}",
             before.flushed_index, after.flushed_index, after.applied_index
@@ -71,7 +76,7 @@ pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) ->
         disk.replace_by(&copy);
         cluster.nodes[at].start();
         let conn = cluster.nodes[at].conn().patience(Duration::from_secs(2));
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while conn.get("harness/serving").await.is_err() {
             if cluster.nodes[at].process().exited().is_some() {
                 let (code, log) = cluster.nodes[at].ends();

@@ -101,10 +101,20 @@ fn local_cluster_restarts_its_nodes_and_stops_gracefully() {
         }
         let killed = pid_of(&dir, "n3").unwrap();
         kill_process(killed, Signal::KILL).unwrap();
+        eventually("word of the end of n3", PATIENCE, || async {
+            let said = |line: &str| line.starts_with("n3: ended") && line.contains("not started again");
+            if process.log().lines().any(said) {
+                Ok(())
+            } else {
+                Err(process.log_tail(10))
+            }
+        })
+        .await;
         // The one that was killed may have led.
         conns[0].put_surely("local/key", "with two").await;
+        serves(&conns[1]).await;
         assert_eq!(conns[1].get("local/key").await.unwrap().value, "with two");
-        assert!(test_kill_process(killed).is_err() || pid_of(&dir, "n3") == Ok(killed));
+        assert!(pid_of(&dir, "n3").is_err(), "n3 was not started again");
         process.signal(Signal::TERM);
         process.wait(PATIENCE);
     });

@@ -2,7 +2,7 @@
 //! Method: each node in a network namespace of its own; links go down under load; then all keys are compared.
 
 use crate::harness::addresses::next_cluster;
-use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
+use crate::harness::cluster::{Cluster, SERVING_PATIENCE, STEADY_CAMPAIGN};
 use crate::harness::ledger::Ledger;
 use crate::harness::load::Load;
 use crate::harness::net::Network;
@@ -14,7 +14,7 @@ fn a_node_that_was_cut_off_rejoins() {
     let seed = seed::seed("a_node_that_was_cut_off_rejoins", 3);
     let network = Network::new(3);
     network.inside(|| {
-        let mut cluster = Cluster::on_hosts(next_cluster(), &network.hosts());
+        let mut cluster = Cluster::on_hosts(next_cluster(), &network.hosts()).steady();
         for (i, node) in cluster.nodes.iter_mut().enumerate() {
             node.wrap = network.wrap(i);
         }
@@ -65,6 +65,8 @@ async fn cut_a_follower(network: &Network, cluster: &Cluster, ledger: &Ledger) {
     let load = Load::start(others, ledger, 3, 8, seed::mixed_size);
     load.wait_acknowledged(1_000, SERVING_PATIENCE).await;
     load.stop().await;
+    // It stands for election before it is back.
+    tokio::time::sleep(STEADY_CAMPAIGN).await;
     network.heal(away);
     cluster.wait_caught_up().await;
     let after = cluster.status(cluster.leader().await).await.header.unwrap();
@@ -84,6 +86,7 @@ async fn deafen_a_follower(network: &Network, cluster: &Cluster, ledger: &Ledger
     let load = Load::start(others, ledger, 4, 8, seed::mixed_size);
     load.wait_acknowledged(1_000, SERVING_PATIENCE).await;
     load.stop().await;
+    tokio::time::sleep(STEADY_CAMPAIGN).await;
     network.undeafen(deaf);
     cluster.wait_caught_up().await;
     let after = cluster.status(cluster.leader().await).await.header.unwrap();

@@ -89,7 +89,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = parse_value_size)]
     pub size: u64,
     /// Length of the measurement, in seconds.
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = parse_some_seconds)]
     pub seconds: f64,
     /// Seconds of the same load before the measurement.
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = parse_seconds)]
@@ -104,7 +104,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PREFIX")]
     pub key_prefix: Option<String>,
     /// Seconds after which a client gives up on an operation.
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = parse_some_seconds)]
     pub op_timeout: f64,
     /// Print one JSON line instead of the table.
     #[arg(long)]
@@ -182,7 +182,7 @@ pub struct DiskArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub writers: u32,
     /// Length of the measurement, in seconds.
-    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_some_seconds)]
     pub seconds: f64,
     /// Overwrite blocks that were written before instead of growing the files.
     #[arg(long)]
@@ -222,6 +222,14 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
         _ => Err(format!("{text:?} is not a number of seconds")),
     }
+}
+
+fn parse_some_seconds(text: &str) -> Result<f64, String> {
+    let seconds = parse_seconds(text)?;
+    if seconds == 0.0 {
+        return Err("must be above 0".to_owned());
+    }
+    Ok(seconds)
 }
 
 #[cfg(test)]
@@ -291,6 +299,9 @@ mod tests {
             "put --size 1.5KiB",
             "put --seconds -1",
             "put --seconds NaN",
+            "put --seconds 0",
+            "put --op-timeout 0",
+            "disk --dir d --seconds 0",
             "put --keys 0",
             "put --connections 0",
             "put --pids a",

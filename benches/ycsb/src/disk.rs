@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::DiskArgs,
+    errors::BenchError,
     histogram::{Latencies, LatencySummary},
     size::format_size,
     values::Values,
@@ -63,8 +64,10 @@ pub(crate) fn run(args: &DiskArgs) -> anyhow::Result<()> {
 }
 
 fn probe(args: &DiskArgs) -> anyhow::Result<DiskReport> {
-    ensure!(args.size > 0, "--size must be above 0");
-    ensure!(args.seconds > 0.0, "--seconds must be above 0");
+    ensure!(
+        args.size > 0,
+        BenchError::Usage("--size must be above 0".to_owned())
+    );
     fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
     let size = usize::try_from(args.size).context("--size does not fit this machine")?;
     let values = Values::new(size);
@@ -189,11 +192,25 @@ mod tests {
         }
     }
 
+    /// Probes for longer and longer: on a disk that stalls, no sync may end within the first times.
+    fn probe_until_synced(dir: &Path, overwrite: bool) -> DiskReport {
+        let probe = |seconds| {
+            probe(&DiskArgs {
+                seconds,
+                ..args(dir, overwrite)
+            })
+        };
+        probe(0.2)
+            .or_else(|_| probe(2.0))
+            .or_else(|_| probe(20.0))
+            .unwrap()
+    }
+
     #[test]
     fn both_kinds_count_syncs_and_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for overwrite in [false, true] {
-            let report = probe(&args(dir.path(), overwrite)).unwrap();
+            let report = probe_until_synced(dir.path(), overwrite);
             assert!(report.syncs > 0);
             assert!(report.latency_us.max >= report.latency_us.p50);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

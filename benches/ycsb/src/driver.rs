@@ -11,7 +11,10 @@ use std::{
 use anyhow::bail;
 use bytes::Bytes;
 
-use crate::{args::Target, errors::OpError};
+use crate::{
+    args::Target,
+    errors::{NOT_CONNECTED, OpError},
+};
 
 pub(crate) mod etcd;
 pub(crate) mod nezha;
@@ -163,7 +166,7 @@ pub(crate) fn error_of_status(status: &tonic::Status, write: bool) -> OpError {
         );
     let kind = match &info {
         Some(info) if !info.reason.is_empty() => info.reason.clone(),
-        _ if not_connected => "not connected".to_owned(),
+        _ if not_connected => NOT_CONNECTED.to_owned(),
         _ => format!("{:?}", status.code()),
     };
     OpError {

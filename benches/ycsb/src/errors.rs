@@ -1,6 +1,41 @@
-//! Why operations failed, counted by kind.
+//! Why operations failed, counted by kind, and the failures of a whole run that callers tell apart.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+/// Kind of a failure to connect.
+pub(crate) const NOT_CONNECTED: &str = "not connected";
+
+/// Kinds of failures to find a member that leads.
+const UNREACHABLE: [&str; 3] = [NOT_CONNECTED, "NO_LEADER", "NOT_LEADER"];
+
+/// Failures of a run that callers tell apart: `downcast_ref` finds them in what [`run`](crate::run) returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BenchError {
+    /// Arguments that do not go together.
+    Usage(String),
+    /// No member was connected, or none leads.
+    Unreachable(String),
+}
+
+impl fmt::Display for BenchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BenchError::Usage(text) | BenchError::Unreachable(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for BenchError {}
+
+/// The error of a run that failures of these kinds, and nothing else, brought to its end.
+pub(crate) fn error_of_run<'a>(kinds: impl IntoIterator<Item = &'a str>, text: String) -> anyhow::Error {
+    let mut kinds = kinds.into_iter().peekable();
+    if kinds.peek().is_some() && kinds.all(|kind| UNREACHABLE.contains(&kind)) {
+        BenchError::Unreachable(text).into()
+    } else {
+        anyhow::Error::msg(text)
+    }
+}
 
 /// One operation that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +119,18 @@ mod tests {
             leader: None,
             message: format!("{kind} happened"),
         }
+    }
+
+    #[test]
+    fn a_run_without_a_leader_is_told_apart() {
+        let unreachable = |kinds: &[&str]| {
+            let error = error_of_run(kinds.iter().copied(), "nothing".to_owned()).context("cannot run");
+            error.downcast_ref::<BenchError>() == Some(&BenchError::Unreachable("nothing".to_owned()))
+        };
+        assert!(unreachable(&["not connected"]));
+        assert!(unreachable(&["NOT_LEADER", "NO_LEADER", "not connected"]));
+        assert!(!unreachable(&["not connected", "NO_SPACE"]));
+        assert!(!unreachable(&[]));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use args::{
     BenchArgs, BenchCommand, Consistency, DiskArgs, DriverKind, GetArgs, LoadArgs, PutArgs, ScanArgs,
     StatusArgs, Target,
 };
+pub use errors::BenchError;
 pub use size::{ParseSizeError, parse_size};
 
 use anyhow::Context;
@@ -30,6 +31,7 @@ use anyhow::Context;
 /// Runs one benchmark command against `endpoints` (`host:port`, or with `http://`) and prints its report on stdout.
 ///
 /// Errors: bad arguments, no operation succeeded, or a value that was read differs from the one written for its key.
+/// In some of them `downcast_ref` finds a [`BenchError`], or the [`std::io::Error`] of a local file.
 /// Blocking: no; the disk probe runs on threads of its own.
 pub async fn run(args: BenchArgs, endpoints: Vec<String>) -> anyhow::Result<()> {
     match args.command {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use tokio::task::JoinSet;
 
@@ -16,7 +16,7 @@ use crate::{
     acks::AckLog,
     args::{DriverKind, LoadArgs},
     driver::{Driver, Routes, etcd, nezha},
-    errors::OpError,
+    errors::{BenchError, OpError, error_of_run},
     process::{self, ProcessReport},
     progress::{Counters, Progress},
     report::{LoadReport, Tally},
@@ -44,7 +44,10 @@ pub(crate) async fn run(workload: Workload, args: &LoadArgs, endpoints: &[String
         "{} reads found no value or a wrong one",
         report.wrong_reads
     );
-    ensure!(report.ops > 0, "no operation succeeded within the measurement");
+    if report.ops == 0 {
+        let text = "no operation succeeded within the measurement".to_owned();
+        return Err(error_of_run(report.errors.keys().map(String::as_str), text));
+    }
     Ok(())
 }
 
@@ -136,7 +139,7 @@ async fn drive<D: Driver>(
     }
     ensure!(
         seconds > 0.0,
-        "the keys were written before the warm-up ended; use --warmup 0"
+        BenchError::Usage("the keys were written before the warm-up ended; use --warmup 0".to_owned())
     );
 
     let mut processes = Vec::new();
@@ -283,7 +286,8 @@ impl<D: Driver> Client<D> {
                 Err(Failure::Failed(error)) => {
                     let since = *failing_since.get_or_insert(started);
                     if self.phase.end.is_none() && ended - since > GIVE_UP_AFTER {
-                        bail!("{}: {}", error.kind, error.message);
+                        let text = format!("{}: {}", error.kind, error.message);
+                        return Err(error_of_run([error.kind.as_str()], text));
                     }
                     if matches!(self.phase.operation, Operation::PutNext { .. }) {
                         // Every key is to be written. Repeating is safe: the key has only this one value.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{bail, ensure};
 use nezha_api::v1::{StatusRequest, maintenance_service_client::MaintenanceServiceClient};
 use serde::Serialize;
 use tonic::transport::Channel;
@@ -13,6 +14,7 @@ use crate::{
     acks::unix_us,
     args::{DriverKind, StatusArgs, Target},
     driver::{Routes, etcd, nezha},
+    errors::BenchError,
 };
 
 /// A member that does not answer within this time counts as unreachable.
@@ -61,11 +63,14 @@ enum Connections {
 pub(crate) async fn run(args: &StatusArgs, endpoints: &[String]) -> anyhow::Result<()> {
     let status = collect(args, endpoints).await?;
     println!("{}", serde_json::to_string(&status)?);
-    anyhow::ensure!(
-        status.ready || args.wait.is_none(),
-        "not every member was ready in time"
+    if args.wait.is_none() || status.ready {
+        return Ok(());
+    }
+    ensure!(
+        status.members.values().any(|member| member.reachable),
+        BenchError::Unreachable("no member answers".to_owned())
     );
-    Ok(())
+    bail!("not every member was ready in time")
 }
 
 /// Asks every endpoint, until all are ready or the wait is over.

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 
-use crate::args::{Consistency, GetArgs, LoadArgs, PutArgs, ScanArgs};
+use crate::{
+    args::{Consistency, GetArgs, LoadArgs, PutArgs, ScanArgs},
+    errors::BenchError,
+};
 
 /// Keys that are overwritten when none are given.
 const OVERWRITE_KEYS: u64 = 100_000;
@@ -93,9 +96,10 @@ impl Workload {
     pub(crate) fn scan(args: &ScanArgs) -> anyhow::Result<Workload> {
         ensure!(
             args.scan_length <= args.keys,
-            "a scan of {} rows needs at least that many keys; raise --keys ({})",
-            args.scan_length,
-            args.keys
+            BenchError::Usage(format!(
+                "a scan of {} rows needs at least that many keys; raise --keys ({})",
+                args.scan_length, args.keys
+            ))
         );
         Ok(Workload {
             operation: Operation::Scan {
@@ -117,8 +121,10 @@ fn key_prefix(load: &LoadArgs) -> anyhow::Result<String> {
     };
     ensure!(
         prefix.len() <= 4096,
-        "--key-prefix has {} bytes; keep it below 4096",
-        prefix.len()
+        BenchError::Usage(format!(
+            "--key-prefix has {} bytes; keep it below 4096",
+            prefix.len()
+        ))
     );
     Ok(prefix)
 }

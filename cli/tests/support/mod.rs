@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::v1::cluster_service_server::ClusterServiceServer;
@@ -133,7 +134,8 @@ impl Fake {
 impl Drop for Fake {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Waits until the port is closed: what connects from now on is refused.
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
     }
 }
@@ -199,9 +201,9 @@ pub fn kvctl(args: &[&str], env: &[(&str, &str)], input: &[u8]) -> Output {
     }
 }
 
-/// Returns an address on which nobody listens.
+/// Returns an address on which nobody listens, of a host on which no other test's server gets its port.
 pub fn closed_endpoint() -> String {
-    TcpListener::bind("127.0.0.1:0")
+    TcpListener::bind("127.0.0.9:0")
         .unwrap()
         .local_addr()
         .unwrap()

@@ -8,8 +8,12 @@ use tonic::{Code, Response, Status};
 
 use super::endpoint::{Endpoint, cause_of};
 use super::{Client, ClientError, EndpointFailure, FailureKind};
-use crate::errors::{ApiError, Reason, connect_failed};
+use crate::errors::{ApiError, Reason, connect_failed, no_answer_in_time};
 use crate::v1::ResponseHeader;
+
+/// An attempt begins with at least this time left, or a tenth of the call's. One that is cut off at once would only
+/// turn the last refusal of a write, which is definite, into an unknown outcome.
+const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(50);
 
 /// What may be done with a call whose outcome is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,7 @@ impl Client {
         let options = &self.inner.options;
         let pool = &self.inner.pool;
         let deadline = Instant::now() + options.timeout;
+        let attempt_time_min = (options.timeout / 10).clamp(Duration::from_millis(1), ATTEMPT_TIME_MIN);
         let mut failures: Vec<EndpointFailure> = Vec::new();
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut attempts: u32 = 0;
@@ -76,7 +81,7 @@ impl Client {
         let mut pause = Duration::ZERO;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            if remaining.is_zero() {
+            if remaining < attempt_time_min {
                 return Err(ClientError::Unavailable { failures });
             }
             let Some(endpoint) = pool.next(kind != Kind::StaleRead, &tried) else {
@@ -96,7 +101,7 @@ impl Client {
                 }
                 Ok((channel, generation)) => {
                     let remaining = deadline.saturating_duration_since(Instant::now());
-                    if remaining.is_zero() {
+                    if remaining < attempt_time_min {
                         continue;
                     }
                     let within = match kind {
@@ -113,7 +118,7 @@ impl Client {
                             return Ok((endpoint, response.into_inner()));
                         }
                         Ok(Err(status)) => {
-                            let verdict = judge(kind, &endpoint, &status);
+                            let verdict = judge(kind, &endpoint, &status, within);
                             if came_from_transport(&status) {
                                 pool.failed(&endpoint);
                                 endpoint.disconnect(generation).await;
@@ -181,7 +186,7 @@ impl Client {
                         if came_from_transport(&status) {
                             endpoint.disconnect(generation).await;
                         }
-                        judge(kind, &endpoint, &status)
+                        judge(kind, &endpoint, &status, within)
                     }
                     Err(_) => {
                         endpoint.disconnect(generation).await;
@@ -236,8 +241,8 @@ impl Verdict {
     }
 }
 
-/// Decides what a failed attempt means.
-fn judge(kind: Kind, endpoint: &Endpoint, status: &Status) -> Verdict {
+/// Decides what a failed attempt means that had the time `within`.
+fn judge(kind: Kind, endpoint: &Endpoint, status: &Status, within: Duration) -> Verdict {
     let error = ApiError::from_status(status);
     if connect_failed(status) {
         return Verdict::again(FailureKind::Unreachable, describe(status));
@@ -299,17 +304,13 @@ fn judge(kind: Kind, endpoint: &Endpoint, status: &Status) -> Verdict {
     match kind {
         // A reason that this client is too old to know, and the one fact that matters.
         Kind::Write if error.proposed == Some(false) => Verdict::again(FailureKind::NotServing, cause),
+        // Whose timer is first, ours or the transport's or the server's, is chance.
+        _ if no_answer_in_time(status) => no_answer(kind, endpoint, within),
         Kind::Write => Verdict::Final(ClientError::OutcomeUnknown {
             endpoint: address(),
             cause,
         }),
-        Kind::Read | Kind::StaleRead => Verdict::again(
-            match timed_out(status) {
-                true => FailureKind::TimedOut,
-                false => FailureKind::Broken,
-            },
-            cause,
-        ),
+        Kind::Read | Kind::StaleRead => Verdict::again(FailureKind::Broken, cause),
     }
 }
 
@@ -332,9 +333,7 @@ pub(crate) fn came_from_transport(status: &Status) -> bool {
 
 /// Puts a status without details into words: the server's message, or the innermost cause.
 pub(crate) fn describe(status: &Status) -> String {
-    if timed_out(status) {
-        "no answer in time".to_owned()
-    } else if came_from_transport(status) {
+    if came_from_transport(status) {
         let cause = cause_of(status);
         if connect_failed(status) {
             cause
@@ -346,12 +345,6 @@ pub(crate) fn describe(status: &Status) -> String {
     } else {
         status.message().to_owned()
     }
-}
-
-/// Whether the call's own deadline ended it, here or at the server (tonic tells by this code and text on both sides).
-fn timed_out(status: &Status) -> bool {
-    status.code() == Code::DeadlineExceeded
-        || status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }
 
 fn note(failures: &mut Vec<EndpointFailure>, endpoint: &str, kind: FailureKind, cause: String) {

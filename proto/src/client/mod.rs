@@ -1,6 +1,7 @@
 //! The Rust client: follows the leader, retries what may be retried, and says what it does not know.
 //!
-//! - Every call has a total deadline ([`ClientOptions::timeout`]); attempts within it have their own.
+//! - Every call has a total deadline ([`ClientOptions::timeout`]); attempts within it have their own. None begins so late
+//!   that it would be cut off at once: the call ends with the refusals that it has.
 //! - A write is repeated only when it is certain that it was not proposed: no connection was made, or the server says
 //!   `proposed=false`. Anything else after sending is [`ClientError::OutcomeUnknown`].
 //! - Reads are repeated freely, at another endpoint if there is one.

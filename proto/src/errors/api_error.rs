@@ -97,6 +97,15 @@ pub fn connect_failed(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
 }
 
+/// Whether `status` says that no answer came in time: the call's own timer ran out, on this side or on the other, or
+/// the other side left the connection's pings unanswered.
+pub fn no_answer_in_time(status: &Status) -> bool {
+    // tonic tells of its own timer by this code and text on both sides, hyper of its pings by an error in the chain.
+    status.code() == Code::DeadlineExceeded
+        || status.code() == Code::Cancelled && status.message() == "Timeout expired"
+        || chain(status).any(|error| error.to_string() == "keep-alive timed out")
+}
+
 /// Whether the request behind `status` certainly had no effect, so that a write may be repeated: the connection was
 /// never made, or the server says that nothing was proposed.
 ///
@@ -203,6 +212,26 @@ mod tests {
         );
         let expired = ApiError::from_status(&scan_expired("n1", &Bytes::from_static(b"k\xff")));
         assert_eq!(expired.resume_key.unwrap().as_ref(), b"k\xff");
+    }
+
+    #[test]
+    fn timers_and_unanswered_pings_mean_no_answer_in_time() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Because(&'static str);
+
+        for text in ["keep-alive timed out", "connection reset"] {
+            let status = Status::from_error(Box::new(Because(text)));
+            assert_eq!(
+                no_answer_in_time(&status),
+                text.starts_with("keep-alive"),
+                "{text}"
+            );
+        }
+        assert!(no_answer_in_time(&Status::cancelled("Timeout expired")));
+        assert!(no_answer_in_time(&Status::deadline_exceeded("")));
+        assert!(!no_answer_in_time(&Status::cancelled("operation was canceled")));
+        assert!(!no_answer_in_time(&Status::unavailable("keep-alive timed out")));
     }
 
     #[test]

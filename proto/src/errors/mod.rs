@@ -12,7 +12,7 @@ mod api_error;
 mod build;
 mod reason;
 
-pub use api_error::{ApiError, LeaderHint, connect_failed, definitely_not_processed};
+pub use api_error::{ApiError, LeaderHint, connect_failed, definitely_not_processed, no_answer_in_time};
 pub use build::*;
 pub use reason::Reason;
 

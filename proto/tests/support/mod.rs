@@ -2,8 +2,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::v1::kv_service_server::{KvService, KvServiceServer};
@@ -83,6 +84,20 @@ pub struct Counts {
     pub puts: AtomicU32,
     pub gets: AtomicU32,
     pub scans: AtomicU32,
+    /// How long the caller of each put said that it waits.
+    pub put_timeouts: Mutex<Vec<Duration>>,
+}
+
+fn stated_timeout<T>(request: &Request<T>) -> Duration {
+    let text = request.metadata().get("grpc-timeout").unwrap();
+    let text = text.to_str().unwrap();
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number = number.parse().unwrap();
+    match unit {
+        "n" => Duration::from_nanos(number),
+        "u" => Duration::from_micros(number),
+        _ => panic!("a time-out of {text}"),
+    }
 }
 
 struct Service {
@@ -94,6 +109,8 @@ struct Service {
 impl KvService for Service {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let nth = self.counts.puts.fetch_add(1, Ordering::SeqCst) + 1;
+        let timeout = stated_timeout(&request);
+        self.counts.put_timeouts.lock().unwrap().push(timeout);
         (self.script.put)(nth, request.into_inner())
             .await
             .map(Response::new)
@@ -183,12 +200,12 @@ impl Drop for Server {
     }
 }
 
+/// Listens on a host of its own: while a test does not hold its port, no server of another test gets it.
+pub async fn listen_apart() -> TcpListener {
+    TcpListener::bind("127.0.0.9:0").await.unwrap()
+}
+
 /// Returns an address on which nobody listens.
 pub async fn closed_endpoint() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    listen_apart().await.local_addr().unwrap().to_string()
 }

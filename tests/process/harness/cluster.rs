@@ -18,6 +18,12 @@ pub const SERVING_PATIENCE: Duration = Duration::from_secs(60);
 /// How long one process may take to stop.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Election time-out of a steady cluster: a disk that stalls for a second or two does not cost it the leader.
+const STEADY_ELECTION_TIMEOUT: &str = "5s";
+
+/// A member of a steady cluster that hears nothing for so long has stood for election: its time-out, a third, and some.
+pub const STEADY_CAMPAIGN: Duration = Duration::from_secs(8);
+
 /// One member: what it is called, where it lives, and its process while it runs.
 pub struct Node {
     pub name: String,
@@ -162,12 +168,29 @@ impl Cluster {
         Cluster { nodes, number, root }
     }
 
+    /// The same members with an election time-out that only the death of a leader outlasts: for tests of one leader.
+    pub fn steady(mut self) -> Cluster {
+        for node in &mut self.nodes {
+            let option = ["--election-timeout", STEADY_ELECTION_TIMEOUT];
+            node.extra.extend(option.map(String::from));
+        }
+        self
+    }
+
     /// Starts `count` members and waits until all serve.
     pub fn serving(count: usize) -> Cluster {
-        let mut cluster = Cluster::new(count);
-        cluster.start_all();
-        block_on(cluster.wait_serving());
-        cluster
+        Cluster::new(count).start_and_serve()
+    }
+
+    /// Starts `count` members as [`Cluster::steady`] ones and waits until all serve.
+    pub fn serving_steadily(count: usize) -> Cluster {
+        Cluster::new(count).steady().start_and_serve()
+    }
+
+    fn start_and_serve(mut self) -> Cluster {
+        self.start_all();
+        block_on(self.wait_serving());
+        self
     }
 
     /// A directory that goes with the cluster.
@@ -175,13 +198,16 @@ impl Cluster {
         self.root.path()
     }
 
-    /// Describes one more node, `n<count+1>`, that joins through the first three members' client ports.
+    /// Describes one more node, `n<count+1>`, that joins through the first three members' client ports and has the
+    /// options of the first.
     pub fn describe_joiner(&mut self) -> usize {
         let at = self.nodes.len();
         let host = loopback_host(self.number, at);
         let through: Vec<String> = self.nodes.iter().take(3).map(|n| n.client.clone()).collect();
         let origin = vec!["--join".to_string(), through.join(",")];
-        self.nodes.push(describe(self.root.path(), at, &host, origin));
+        let mut joiner = describe(self.root.path(), at, &host, origin);
+        joiner.extra = self.nodes[0].extra.clone();
+        self.nodes.push(joiner);
         at
     }
 
@@ -275,6 +301,21 @@ impl Cluster {
         .await
     }
 
+    /// Has `asked` hand leadership to `to`; repeated, because a voter that lacks an entry does not take it.
+    pub async fn transfer_leader(&self, asked: usize, to: usize) {
+        let (conn, name) = (self.nodes[asked].conn(), &self.nodes[to].name);
+        let leader_id = eventually("leadership to move", SERVING_PATIENCE, || async {
+            conn.transfer_leader(name).await.map_err(|s| s.to_string())
+        })
+        .await;
+        let header = self
+            .status(to)
+            .await
+            .header
+            .expect("every answer carries a header");
+        assert_eq!(leader_id, header.node_id, "the answer names the new leader");
+    }
+
     /// Status of one node, asked until it answers.
     pub async fn status(&self, i: usize) -> StatusResponse {
         let conn = self.nodes[i].conn().patience(Duration::from_secs(2));
@@ -284,8 +325,9 @@ impl Cluster {
         .await
     }
 
-    /// Waits until every started node has applied all that any of them had committed; the cluster must be idle.
-    pub async fn wait_caught_up(&self) -> u64 {
+    /// Waits until every started node is ready and has applied all that any of them had committed; the cluster must be
+    /// idle.
+    pub async fn wait_caught_up(&self) {
         let started = self.started();
         let leader = self.leader().await;
         // A linearizable read makes the leader commit an entry of its own term first.
@@ -300,16 +342,17 @@ impl Cluster {
         let goal = self.status(leader).await.committed_index;
         for i in started {
             eventually("a node to catch up", SERVING_PATIENCE * 2, || async {
-                let applied = self.status(i).await.applied_index;
-                if applied >= goal {
+                let status = self.status(i).await;
+                // One that has just started answers no stale read before it is ready.
+                if status.ready && status.applied_index >= goal {
                     Ok(())
                 } else {
-                    Err(format!("{}: {applied} of {goal}", self.nodes[i].name))
+                    let (name, applied) = (&self.nodes[i].name, status.applied_index);
+                    Err(format!("{name}: {applied} of {goal}, ready: {}", status.ready))
                 }
             })
             .await;
         }
-        goal
     }
 
     /// Kills everything and runs `kvd check` on every directory; all must pass.

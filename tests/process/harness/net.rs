@@ -171,19 +171,24 @@ fn a_cut_node_is_out_of_reach_until_healed() {
             .status
             .success()
     };
+    // A link that has just come up, or a busy machine, may lose an attempt.
+    let comes_to_reach_hub = |from: usize| (0..20).any(|_| reaches_hub(from));
     network.inside(|| {
         let _listener = TcpListener::bind("10.79.0.254:7000").unwrap();
-        assert!(reaches_hub(0) && reaches_hub(1));
+        assert!(comes_to_reach_hub(0) && comes_to_reach_hub(1));
         network.cut(0);
         assert!(
-            !reaches_hub(0) && reaches_hub(1),
+            !reaches_hub(0) && comes_to_reach_hub(1),
             "only the node that was cut is out of reach"
         );
         network.heal(0);
         network.deafen(1);
-        assert!(reaches_hub(0) && !reaches_hub(1), "the deaf one hears no answer");
+        assert!(
+            comes_to_reach_hub(0) && !reaches_hub(1),
+            "the deaf one hears no answer"
+        );
         network.undeafen(1);
-        assert!(reaches_hub(0) && reaches_hub(1));
+        assert!(comes_to_reach_hub(0) && comes_to_reach_hub(1));
         let nobody: SocketAddr = "10.79.0.1:7000".parse().unwrap();
         assert!(TcpStream::connect_timeout(&nobody, std::time::Duration::from_secs(1)).is_err());
     });

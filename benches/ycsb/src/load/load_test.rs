@@ -64,7 +64,7 @@ async fn gets_load_then_verify() {
     let fake = Fake::start(1, 0).await;
     let report = load(
         &fake,
-        "get --keys 50 --clients 4 --size 1KiB --warmup 0 --seconds 0.3",
+        "get --keys 50 --clients 4 --size 1KiB --warmup 0 --seconds 1",
     )
     .await
     .unwrap();
@@ -77,7 +77,7 @@ async fn gets_load_then_verify() {
 #[tokio::test]
 async fn wrong_and_missing_values_are_noticed() {
     let fake = Fake::start(1, 0).await;
-    let line = "get --keys 2 --clients 2 --size 64 --key-prefix w/ --warmup 0 --seconds 0.3";
+    let line = "get --keys 2 --clients 2 --size 64 --key-prefix w/ --warmup 0 --seconds 1";
     let keys = Keys::new("w/".to_owned());
     load(&fake, line).await.unwrap();
     let other = fake.rows.lock().unwrap()[&keys.key(1)].clone();
@@ -93,8 +93,7 @@ async fn wrong_and_missing_values_are_noticed() {
 #[tokio::test]
 async fn scans_verify_every_row() {
     let fake = Fake::start(1, 0).await;
-    let line =
-        "scan --keys 40 --scan-length 10 --clients 2 --size 64 --key-prefix s/ --warmup 0 --seconds 0.3";
+    let line = "scan --keys 40 --scan-length 10 --clients 2 --size 64 --key-prefix s/ --warmup 0 --seconds 1";
     let report = load(&fake, line).await.unwrap();
     assert!(report.ops > 0 && report.wrong_reads == 0, "{report:?}");
     let rate = report.ops_per_second * 640.0 / 1e6;
@@ -180,8 +179,8 @@ async fn the_status_names_the_leader() {
             .values()
             .all(|member| member.ready && member.reachable)
     );
-    // An address where nobody listens: bound, then released.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+    // An address where nobody listens: bound, then released. No server of another test gets this host's ports.
+    let nobody = std::net::TcpListener::bind("127.0.0.9:0")
         .unwrap()
         .local_addr()
         .unwrap();
