@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use nezha_vlog::fs::CrashFs;
-use nezha_vlog::{Draft, Entry, Payload, Precondition};
+use nezha_vlog::{Draft, Entry, Payload, Precondition, SegmentId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
