@@ -103,11 +103,10 @@ async fn apply_batch(
         false => Vec::new(),
     };
     let applier = store.clone();
-    let outcomes: Vec<Vec<Outcome>> =
-        tokio::task::spawn_blocking(move || applier.apply(heads, &max_node_id))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+    let outcomes: Vec<Vec<Outcome>> = tokio::task::spawn_blocking(move || applier.apply(heads, &max_node_id))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)?;
     #[cfg(feature = "planted-bugs")]
     let outcomes = early.into_iter().chain(outcomes);
     for (responder, outcome) in responders.into_iter().zip(outcomes) {

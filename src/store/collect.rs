@@ -6,12 +6,13 @@
 //! segments only when Raft has purged them (I4).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use nezha_gc::SegmentWriter;
+use nezha_gc::plan::{self, KeyRange, LEVEL_LOG, SegmentStat, Usage};
 use nezha_vlog::{Head, SegmentId, ValueRef};
 
 use super::error::StoreError;
@@ -64,7 +65,66 @@ impl Store {
         Apply::run(self.index().as_ref(), heads, max_node_id)
     }
 
-    /// Copies the live records of `inputs` to sorted segments of `level`, moves the index over and retires the inputs.
+    /// What the planner needs to know: every sealed file, and the size of the whole.
+    ///
+    /// `purgeable`: log index up to which Raft may be asked to purge; log segments beyond it are not eligible.
+    /// Blocking: the first call reads the key ranges of sorted segments.
+    pub fn segment_stats(&self, purgeable: u64) -> Result<(Vec<SegmentStat>, Usage), StoreError> {
+        let view = self.view();
+        let live = view.index.live_bytes();
+        let live_of = |id: &SegmentId| live.get(id).copied().unwrap_or(0);
+        let waiting = self.retired().doomed();
+        let mut stats = Vec::new();
+        let segments = self.log.segments();
+        let mut file_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let mut last = 0;
+        for segment in segments.iter().filter(|segment| segment.sealed) {
+            last = last.max(segment.last.unwrap_or(0));
+            stats.push(SegmentStat {
+                id: segment.id,
+                level: LEVEL_LOG,
+                bytes: segment.bytes,
+                live_bytes: live_of(&segment.id),
+                overhead_bytes: 0,
+                keys: None,
+                eligible: last <= purgeable && !waiting.contains(&segment.id),
+            });
+        }
+        for segment in view.values.segments() {
+            let summary = segment.summary();
+            let (first, last) = segment
+                .key_range()
+                .map_err(|e| StoreError::values(view.values.dir(), e))?;
+            file_bytes += summary.file_bytes;
+            stats.push(SegmentStat {
+                id: summary.id,
+                level: summary.level,
+                bytes: summary.file_bytes,
+                live_bytes: live_of(&summary.id),
+                overhead_bytes: summary.file_bytes - summary.record_bytes,
+                keys: Some(KeyRange { first, last }),
+                eligible: !waiting.contains(&summary.id),
+            });
+        }
+        let live_bytes = live.values().sum();
+        Ok((
+            stats,
+            Usage {
+                file_bytes,
+                live_bytes,
+            },
+        ))
+    }
+
+    /// Collected files that readers still hold.
+    pub fn held_by_readers(&self) -> BTreeSet<SegmentId> {
+        let retired = self.retired();
+        let held = retired.views.iter().flat_map(|(_, doomed)| doomed);
+        held.copied().collect()
+    }
+
+    /// Copies the live records of a job's inputs to sorted segments of its level, moves the index over and retires the
+    /// inputs.
     ///
     /// Inputs are sealed. Log segments among them must be purged before they can go, not before they are collected.
     /// `pace` is told the bytes of each record before it is copied; it may sleep. After an error or a stop nothing is
@@ -73,35 +133,48 @@ impl Store {
     /// Blocking: reads the whole index and the live records, writes them once. Memory: the keys of one output.
     pub fn collect(
         &self,
-        inputs: &BTreeSet<SegmentId>,
-        level: u8,
+        job: &plan::Job,
         pace: &mut dyn FnMut(u64) -> Pace,
     ) -> Result<Collected, StoreError> {
         let view = self.view();
-        let mut job = Job {
+        let inputs: BTreeSet<SegmentId> = job.inputs.iter().copied().collect();
+        let range = ScanRange {
+            start: job
+                .keys
+                .as_ref()
+                .map_or(Bound::Unbounded, |keys| Bound::Included(keys.first.clone())),
+            end: job
+                .keys
+                .as_ref()
+                .map_or(Bound::Unbounded, |keys| Bound::Included(keys.last.clone())),
+            reverse: false,
+        };
+        let mut run = Run {
             store: self,
             view: view.as_ref(),
-            level,
+            level: job.output_level,
+            cuts: &job.cuts,
             output: None,
             moves: Vec::new(),
             done: Collected::default(),
+            replaced: false,
         };
         let live = view.index.live_bytes();
         let mut ended = Ok(Pace::Go);
         if inputs.iter().any(|input| live.contains_key(input)) {
-            let mut visit = |item| match job.visit(item, inputs, pace) {
+            let mut visit = |item| match run.visit(item, &inputs, pace) {
                 Ok(Pace::Go) => ControlFlow::Continue(()),
                 other => {
                     ended = other;
                     ControlFlow::Break(())
                 }
             };
-            view.index.scan(&ScanRange::all(), &mut visit)?;
+            view.index.scan(&range, &mut visit)?;
         }
         let pace = ended?;
-        job.finish_output()?;
-        let mut done = job.done;
-        if pace == Pace::Stop {
+        run.finish_output()?;
+        let mut done = run.done;
+        if pace == Pace::Stop || run.replaced {
             return Ok(done);
         }
         // Nothing refers to the inputs any more, unless the store was replaced meanwhile; durably so after this.
@@ -146,21 +219,23 @@ impl Store {
     }
 
     /// Removes what nobody reads from any more: collected segments, replaced stores, stagings that were given up.
-    /// Returns how many views are still held. Blocking: closes indexes and unlinks files. Whatever is not swept goes at
+    /// Blocking: closes indexes and unlinks files. Whatever is not swept goes at
     /// the next opening, or is collected again.
-    pub fn sweep(&self) -> Result<usize, StoreError> {
+    pub fn sweep(&self) -> Result<Swept, StoreError> {
         let live = self.view.load().number;
         let (free, held) = self.retired().take_unheld(live);
         let mut numbers = self.leftovers.take();
         let mut logs = Vec::new();
+        let mut files = 0;
         for Unheld { view, doomed } in free {
             for id in doomed {
                 match id.is_log() {
                     true => logs.push(id),
-                    false => view
-                        .values
-                        .remove(id)
-                        .map_err(|e| StoreError::values(view.values.dir(), e))?,
+                    false => {
+                        let removed = view.values.remove(id);
+                        removed.map_err(|e| StoreError::values(view.values.dir(), e))?;
+                        files += 1;
+                    }
                 }
             }
             if view.number != live {
@@ -172,24 +247,26 @@ impl Store {
         for number in numbers {
             remove_store(&self.data, self.engine.as_ref(), number)?;
         }
-        self.remove_log_segments(logs)?;
-        Ok(held)
+        files += self.remove_log_segments(logs)?;
+        Ok(Swept { held, files })
     }
 
-    /// Unlinks collected log segments as far as Raft has purged them; the others wait.
-    fn remove_log_segments(&self, doomed: Vec<SegmentId>) -> Result<(), StoreError> {
+    /// Unlinks collected log segments as far as Raft has purged them, and says how many; the others wait.
+    fn remove_log_segments(&self, doomed: Vec<SegmentId>) -> Result<u64, StoreError> {
         let mut waiting = std::mem::take(&mut self.retired().unpurged);
         waiting.extend(doomed);
         waiting.sort();
+        let before = waiting.len();
         let result = match waiting.is_empty() {
             true => Ok(()),
             false => self.log.remove_segments(&waiting),
         };
         let there: BTreeSet<SegmentId> = self.log.segments().iter().map(|segment| segment.id).collect();
         waiting.retain(|id| there.contains(id));
+        let removed = (before - waiting.len()) as u64;
         self.retired().unpurged.extend(waiting);
         match result {
-            Ok(()) | Err(nezha_vlog::Error::NotPurged { .. }) => Ok(()),
+            Ok(()) | Err(nezha_vlog::Error::NotPurged { .. }) => Ok(removed),
             Err(error) => Err(StoreError::log(&self.data.log_dir(), error)),
         }
     }
@@ -205,17 +282,30 @@ impl Store {
     }
 }
 
+/// What [`Store::sweep`] found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Replaced views that somebody still reads from.
+    pub held: usize,
+    /// Segments that were removed.
+    pub files: u64,
+}
+
 /// One run of [`Store::collect`].
-struct Job<'a> {
+struct Run<'a> {
     store: &'a Store,
     view: &'a View,
     level: u8,
+    /// Keys before which an output ends, ascending; those behind are taken off.
+    cuts: &'a [Bytes],
     output: Option<(SegmentId, SegmentWriter)>,
     moves: Vec<Move>,
     done: Collected,
+    /// Another store is live: what is left to do is of no use.
+    replaced: bool,
 }
 
-impl Job<'_> {
+impl Run<'_> {
     fn visit(
         &mut self,
         item: ScanItem,
@@ -237,6 +327,11 @@ impl Job<'_> {
         let Some(record) = self.view.read_record(&entry, &key)? else {
             return Ok(Pace::Go);
         };
+        let passed = self.cuts.iter().take_while(|cut| **cut <= key).count();
+        if passed > 0 {
+            self.cuts = &self.cuts[passed..];
+            self.finish_output()?;
+        }
         let to = {
             let (_, writer) = self.writer()?;
             writer.append(&record)
@@ -252,6 +347,9 @@ impl Job<'_> {
             .is_some_and(|(_, writer)| writer.len() >= full)
         {
             self.finish_output()?;
+        }
+        if self.replaced {
+            return Ok(Pace::Stop);
         }
         Ok(Pace::Go)
     }
@@ -276,8 +374,9 @@ impl Job<'_> {
         // Readers find it before the index points at it.
         self.view.values.add(self.level, id).map_err(values_error)?;
         let moves = std::mem::take(&mut self.moves);
-        if let Some(overtaken) = self.store.relocate(self.view.number, &moves)? {
-            self.done.overtaken += overtaken;
+        match self.store.relocate(self.view.number, &moves)? {
+            Some(overtaken) => self.done.overtaken += overtaken,
+            None => self.replaced = true,
         }
         Ok(())
     }
@@ -360,6 +459,12 @@ impl Retired {
             .drain(..done)
             .map(|(view, doomed)| Unheld { view, doomed });
         (free.collect(), self.views.len())
+    }
+
+    /// Files that were collected and are not gone.
+    fn doomed(&self) -> BTreeSet<SegmentId> {
+        let held = self.views.iter().flat_map(|(_, doomed)| doomed);
+        held.chain(&self.unpurged).copied().collect()
     }
 
     /// Whether a view of store `number` is still held.

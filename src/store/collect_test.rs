@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use nezha_gc::plan::{Job, Reason};
 use nezha_vlog::fs::CrashFs;
 use nezha_vlog::{Draft, Entry, Payload, Precondition, SegmentId};
 use rand::rngs::StdRng;
@@ -53,9 +54,22 @@ fn inputs(node: &Node) -> BTreeSet<SegmentId> {
         .collect()
 }
 
+fn job(inputs: BTreeSet<SegmentId>, output_level: u8) -> Job {
+    Job {
+        reason: Reason::Garbage,
+        inputs: inputs.into_iter().collect(),
+        output_level,
+        keys: None,
+        cuts: vec![Bytes::from_static(b"key-15"), Bytes::from_static(b"key-22")],
+        input_bytes: 0,
+        copy_bytes: 0,
+        freed_bytes: 0,
+    }
+}
+
 fn collect_all(node: &Node, level: u8) -> Collected {
     node.store
-        .collect(&inputs(node), level, &mut |_| Pace::Go)
+        .collect(&job(inputs(node), level), &mut |_| Pace::Go)
         .unwrap()
 }
 
@@ -78,7 +92,7 @@ fn audit(node: &Node) -> Rows {
 
 /// Nothing is left of what nobody needs.
 fn assert_swept(node: &Node) {
-    assert_eq!(node.store.sweep().unwrap(), 0);
+    assert_eq!(node.store.sweep().unwrap().held, 0);
     let live = node.store.index().live_bytes();
     for id in inputs(node) {
         assert!(live.contains_key(&id), "{id} has nothing live and is still there");
@@ -130,7 +144,7 @@ fn what_raft_has_not_purged_stays_and_goes_later() {
     node.apply();
     let segments = node.store.log().segments().len();
     collect_all(&node, 1);
-    assert_eq!(node.store.sweep().unwrap(), 0);
+    assert_eq!(node.store.sweep().unwrap().held, 0);
     assert_eq!(
         node.store.log().segments().len(),
         segments,
@@ -158,7 +172,7 @@ fn a_held_view_keeps_its_files_and_then_they_go() {
     for round in 1..=2 {
         collect_all(&node, round);
         assert_eq!(
-            node.store.sweep().unwrap(),
+            node.store.sweep().unwrap().held,
             usize::from(round),
             "held by one reader"
         );
@@ -179,7 +193,7 @@ fn overwrites_that_race_with_a_job_win() {
     for seed in 0..40 {
         let (_fs, _engine, mut node) = filled(seed);
         let mut rng = StdRng::seed_from_u64(seed);
-        let (jobs, mut rows) = (inputs(&node), expected(&node));
+        let (jobs, mut rows) = (job(inputs(&node), 1), expected(&node));
         let Node { store, writer, .. } = &mut node;
         let store = &*store;
         let mut pace = |_| {
@@ -200,7 +214,7 @@ fn overwrites_that_race_with_a_job_win() {
             }
             Pace::Go
         };
-        overtaken += store.collect(&jobs, 1, &mut pace).unwrap().overtaken;
+        overtaken += store.collect(&jobs, &mut pace).unwrap().overtaken;
         assert_eq!(audit(&node), rows, "seed {seed}");
         assert_swept(&node);
     }
@@ -216,7 +230,7 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
         fs.halt_after(skip);
         let result = node
             .store
-            .collect(&inputs(&node), 1, &mut |_| Pace::Go)
+            .collect(&job(inputs(&node), 1), &mut |_| Pace::Go)
             .and_then(|_| node.store.sweep());
         let reached = !fs.disarm();
         check_after_crash(&fs, &engine, node, skip);
@@ -238,7 +252,7 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
                 Pace::Go
             }
         };
-        node.store.collect(&inputs(&node), 1, &mut pace).unwrap();
+        node.store.collect(&job(inputs(&node), 1), &mut pace).unwrap();
         check_after_crash(&fs, &engine, node, stop);
     }
 }

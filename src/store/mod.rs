@@ -6,6 +6,7 @@
 mod check;
 mod collect;
 mod error;
+mod pins;
 mod staging;
 mod view;
 
@@ -30,8 +31,9 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace};
+pub use collect::{Collected, Pace, Swept};
 pub use error::StoreError;
+pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
@@ -75,6 +77,7 @@ pub struct Store {
     retired: Mutex<Retired>,
     /// Lowest id that a new value segment may have.
     next_value: AtomicU64,
+    log_pins: LogPins,
     /// Directories of stagings that were given up.
     leftovers: Leftovers,
     next_store: AtomicU64,
@@ -123,6 +126,7 @@ impl Store {
             view: ArcSwap::from_pointee(view),
             commits: Mutex::default(),
             retired: Mutex::default(),
+            log_pins: LogPins::default(),
             leftovers: Leftovers::default(),
             next_store: AtomicU64::new(number + 1),
         };
@@ -142,6 +146,11 @@ impl Store {
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// What transfers rely on in the log.
+    pub fn log_pins(&self) -> &LogPins {
+        &self.log_pins
     }
 
     /// The data directory.
