@@ -266,7 +266,7 @@ fn a_segment_under_another_name_is_refused() {
     let id = SegmentId::sorted(1);
     write(&os(), dir.path(), id, &small_rows()).unwrap();
     let path = dir.path().join(format::file_name(LEVEL, id));
-    for (level, id) in [(LEVEL, SegmentId::sorted(2)), (LEVEL + 1, id)] {
+    for (level, id) in [(LEVEL, SegmentId::sorted(2)), (LEVEL - 1, id)] {
         let other = tempfile::tempdir().unwrap();
         fs::copy(&path, other.path().join(format::file_name(level, id))).unwrap();
         let error = ValueSegments::open(&os(), other.path()).unwrap_err();
