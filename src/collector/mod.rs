@@ -175,7 +175,7 @@ impl Collector {
         drop(shared);
         if let Some(Progress { job, started, .. }) = progress {
             tracing::info!(
-                reason = job.reason.name(),
+                reason = %job.reason,
                 inputs = job.inputs.len(),
                 output_level = job.output_level,
                 records = done.records,

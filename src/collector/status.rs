@@ -33,7 +33,7 @@ pub struct Pin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
     /// Why it was chosen.
-    pub reason: &'static str,
+    pub reason: String,
     /// Number of its inputs.
     pub inputs: u64,
     /// Level that it writes to.
@@ -104,7 +104,7 @@ impl Collector {
             .running
             .as_ref()
             .map(|Progress { job, copied, started }| Running {
-                reason: job.reason.name(),
+                reason: job.reason.to_string(),
                 inputs: job.inputs.len() as u64,
                 output_level: job.output_level,
                 copy_bytes: job.copy_bytes,

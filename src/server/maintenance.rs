@@ -50,7 +50,7 @@ fn gc_answer(context: &Context, status: collector::Status) -> GcStatusResponse {
         garbage_bytes: files.garbage_bytes,
     };
     let job = |job: collector::Running| GcJob {
-        reason: job.reason.to_owned(),
+        reason: job.reason,
         inputs: job.inputs,
         output_level: job.output_level.into(),
         copy_bytes: job.copy_bytes,
