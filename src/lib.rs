@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+pub mod collector;
 pub mod config;
 pub mod exit;
 pub mod identity;

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bootstrap::{self, BootError, Established};
-use crate::config::{Config, MIB};
+use crate::collector::{self, Collector};
+use crate::config::{Config, GcMode, MIB};
 use crate::exit::{self, NodeError};
 use crate::identity::{DataDir, Identity};
 use crate::index::{RocksEngine, RocksOptions};
@@ -28,8 +29,6 @@ const START_FREE_BYTES_MIN: u64 = 64 * MIB;
 const CLOSE_WAIT: Duration = Duration::from_secs(120);
 /// How long connections may take to close at the end of a stop.
 const GOODBYE_WAIT: Duration = Duration::from_millis(500);
-/// How often stores that a snapshot has replaced are looked at for removal.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Blocking threads beyond those of scans: apply, log reads, point reads, administration.
 const BLOCKING_THREADS_SPARE: usize = 512;
@@ -197,12 +196,14 @@ impl Node {
         let settings = raft_settings(&config, message_bytes_max);
         let consensus = Consensus::start(&settings, store.clone(), writer, &peer_server).await?;
         form_cluster(&config, &identity, &consensus).await?;
+        let collector = Collector::spawn(store.clone(), consensus.clone(), collector_settings(&config));
         let context = Arc::new(Context::new(
             &config,
             identity.cluster_id,
             identity.node_id,
             consensus,
             store,
+            collector,
         ));
         front.open(&context);
         let raft = tokio::spawn({
@@ -210,7 +211,6 @@ impl Node {
             async move { context.follow_raft().await }
         });
         tokio::spawn(become_ready(context.clone()));
-        tokio::spawn(sweep(context.store.clone()));
         Ok(Self {
             context,
             raft,
@@ -247,6 +247,7 @@ impl Node {
     async fn stop(self) -> Result<(), NodeError> {
         let context = &self.context;
         context.stop_admission();
+        context.collector.pause();
         if !context.requests.drained(self.stop_wait).await {
             tracing::warn!(
                 bytes = context.requests.taken(),
@@ -398,6 +399,15 @@ fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
     }
 }
 
+fn collector_settings(config: &Config) -> collector::Settings {
+    collector::Settings {
+        automatic: config.gc == GcMode::Auto,
+        bytes_per_second: config.gc_bytes_per_second,
+        lagging_log_bytes_max: config.lagging_log_bytes_max,
+        ..collector::Settings::default()
+    }
+}
+
 /// True until this node has taken part in anything.
 fn is_untouched(store: &Store) -> bool {
     store.log().last_log_id().is_none()
@@ -424,21 +434,6 @@ async fn become_ready(context: Arc<Context>) {
             tracing::info!("caught up with what was committed before the start");
         }
         Err(error) => tracing::error!(%error, "not ready"),
-    }
-}
-
-/// Removes stores that a received snapshot has replaced, once nobody reads from them.
-async fn sweep(store: Arc<Store>) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        let store = store.clone();
-        match tokio::task::spawn_blocking(move || store.sweep()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "removing a replaced store failed; the next start does it")
-            }
-            Err(error) => tracing::warn!(%error, "sweeping ended"),
-        }
     }
 }
 

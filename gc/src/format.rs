@@ -69,7 +69,8 @@ pub fn parse_file_name(name: &Path) -> Option<(u8, SegmentId)> {
         level.parse().ok()?,
         SegmentId::sorted(u64::from_str_radix(number, 16).ok()?),
     );
-    (file_name(level, id) == name).then_some((level, id))
+    // Level 0 is the log's; there is none below the bottom.
+    ((1..=2).contains(&level) && file_name(level, id) == name).then_some((level, id))
 }
 
 /// What the header states.

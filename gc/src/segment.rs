@@ -1,7 +1,7 @@
 //! One complete sorted value segment, open for reading.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use nezha_vlog::format::RECORD_HEADER_LEN;
@@ -35,6 +35,8 @@ pub struct ValueSegment {
     path: PathBuf,
     file: Arc<dyn File>,
     trailer: Trailer,
+    /// First and last key, once somebody has asked.
+    keys: OnceLock<(Bytes, Bytes)>,
 }
 
 impl ValueSegment {
@@ -86,7 +88,12 @@ impl ValueSegment {
             };
             return Err(Error::damage(&path, at)(fault));
         }
-        Ok(ValueSegment { path, file, trailer })
+        Ok(ValueSegment {
+            path,
+            file,
+            trailer,
+            keys: OnceLock::new(),
+        })
     }
 
     /// Returns what the segment says about itself.
@@ -104,6 +111,22 @@ impl ValueSegment {
     /// Returns the path it was opened at.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the first and the last key. Blocking: the first call reads the table. Errors: as [`ValueSegment::table`].
+    pub fn key_range(&self) -> Result<(Bytes, Bytes), Error> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys.clone());
+        }
+        let Table {
+            first_key, last_key, ..
+        } = self.table()?;
+        // Copies: the keys must not keep the whole table in memory.
+        let copy = |key: Bytes| Bytes::copy_from_slice(&key);
+        Ok(self
+            .keys
+            .get_or_init(|| (copy(first_key), copy(last_key)))
+            .clone())
     }
 
     /// Reads key range and blocks.
@@ -165,6 +188,13 @@ impl ValueSegment {
             ));
         }
         Ok(len)
+    }
+
+    /// Reads the whole record at `at`; see [`crate::ValueSegments::read_record`].
+    pub(crate) fn read_record(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
+        let bytes = self.read(at.offset, self.record_len(at, key)?)?;
+        self.value_of(bytes.clone(), at, key, revision)?;
+        Ok(bytes)
     }
 
     fn value_of(&self, bytes: Bytes, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use nezha_vlog::fs::Fs;
@@ -12,11 +12,12 @@ use crate::error::Error;
 use crate::format;
 use crate::segment::ValueSegment;
 
-/// The sorted value segments of one directory, open for reading.
+/// The sorted value segments of one directory, open for reading. Segments come and go while others read.
 #[derive(Debug)]
 pub struct ValueSegments {
+    fs: Arc<dyn Fs>,
     dir: PathBuf,
-    by_id: BTreeMap<SegmentId, ValueSegment>,
+    by_id: RwLock<BTreeMap<SegmentId, Arc<ValueSegment>>>,
 }
 
 impl ValueSegments {
@@ -60,14 +61,15 @@ impl ValueSegments {
                 None => Err(Error::ForeignFile { path }),
             };
             match opened {
-                Ok((id, segment)) => drop(by_id.insert(id, segment)),
+                Ok((id, segment)) => drop(by_id.insert(id, Arc::new(segment))),
                 Err(error) => unreadable.push(error),
             }
         }
         Ok((
             ValueSegments {
+                fs: fs.clone(),
                 dir: dir.to_path_buf(),
-                by_id,
+                by_id: RwLock::new(by_id),
             },
             unreadable,
         ))
@@ -79,18 +81,39 @@ impl ValueSegments {
     }
 
     /// Returns the segments in the order of their ids.
-    pub fn segments(&self) -> impl Iterator<Item = &ValueSegment> {
-        self.by_id.values()
+    pub fn segments(&self) -> Vec<Arc<ValueSegment>> {
+        self.read().values().cloned().collect()
     }
 
     /// Returns one segment.
-    pub fn get(&self, id: SegmentId) -> Option<&ValueSegment> {
-        self.by_id.get(&id)
+    pub fn get(&self, id: SegmentId) -> Option<Arc<ValueSegment>> {
+        self.read().get(&id).cloned()
+    }
+
+    /// Opens a segment that was completed in this directory since.
+    ///
+    /// Errors: as [`ValueSegments::open`]. Blocking: reads its header and trailer.
+    pub fn add(&self, level: u8, id: SegmentId) -> Result<(), Error> {
+        let path = self.dir.join(format::file_name(level, id));
+        let segment = ValueSegment::open(self.fs.as_ref(), path, level, id)?;
+        self.write().insert(id, Arc::new(segment));
+        Ok(())
+    }
+
+    /// Unlinks a segment; does nothing if there is none. The caller has made sure that no durable index refers to it, and
+    /// that nobody who may hold a place in it will read (I5). Blocking: one unlink and one directory sync.
+    pub fn remove(&self, id: SegmentId) -> Result<(), Error> {
+        let Some(segment) = self.write().remove(&id) else {
+            return Ok(());
+        };
+        let path = segment.path();
+        self.fs.remove(path).map_err(Error::io("remove", path))?;
+        self.fs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
     }
 
     /// Sum of the file lengths in bytes.
     pub fn bytes(&self) -> u64 {
-        self.by_id
+        self.read()
             .values()
             .map(|segment| segment.summary().file_bytes)
             .sum()
@@ -114,15 +137,28 @@ impl ValueSegments {
     ///
     /// Errors: those of the first segment that is not as it was written.
     pub fn verify(&self) -> Result<(), Error> {
-        self.by_id
-            .values()
+        self.segments()
+            .iter()
             .try_for_each(|segment| segment.walk(&mut |_, _| {}))
     }
 
-    fn segment_of(&self, at: ValueRef) -> Result<&ValueSegment, Error> {
-        self.by_id
-            .get(&at.segment)
-            .ok_or(Error::NoSuchSegment(at.segment))
+    /// Reads the whole record at `at`, as it stands there, for copying it on.
+    ///
+    /// Errors: as [`ValueSegments::read_value`]. Blocking: one pread.
+    pub fn read_record(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
+        self.segment_of(at)?.read_record(at, key, revision)
+    }
+
+    fn segment_of(&self, at: ValueRef) -> Result<Arc<ValueSegment>, Error> {
+        self.get(at.segment).ok_or(Error::NoSuchSegment(at.segment))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SegmentId, Arc<ValueSegment>>> {
+        self.by_id.read().expect("no holder of the segment map panics")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<SegmentId, Arc<ValueSegment>>> {
+        self.by_id.write().expect("no holder of the segment map panics")
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Config, ConfigError, InitialMember, LOG_LEVEL, LogFormat, MIB, Options, Origin, VALUE_BYTES_CEILING,
+use super::{
+    Config, ConfigError, GcMode, InitialMember, LOG_LEVEL, LogFormat, MIB, Options, Origin, VALUE_BYTES_CEILING,
+};
 };
 
 const EXAMPLE: &str = "kvd --name n1 --data-dir n1 --initial-cluster n1=127.0.0.1:7380";
@@ -61,6 +63,8 @@ impl Options {
         check_range("log-segment-bytes", log_segment_bytes, MIB, 2048 * MIB)?;
         let log_cache_bytes = self.log_cache_bytes.unwrap_or(32 * MIB);
         check_range("log-cache-bytes", log_cache_bytes, MIB, 64 * 1024 * MIB)?;
+        let lagging_log_bytes_max = self.lagging_log_bytes_max.unwrap_or(4096 * MIB);
+        check_range("lagging-log-bytes-max", lagging_log_bytes_max, MIB, u64::MAX)?;
         let heartbeat = self.heartbeat.unwrap_or(Duration::from_millis(200));
         let election_timeout = self
             .election_timeout
@@ -92,6 +96,9 @@ impl Options {
             scan_lifetime: self.scan_lifetime.unwrap_or(Duration::from_secs(600)),
             log_segment_bytes,
             log_cache_bytes,
+            gc: self.gc.unwrap_or(GcMode::Manual),
+            gc_bytes_per_second: self.gc_bytes_per_second.unwrap_or(0),
+            lagging_log_bytes_max,
             heartbeat,
             election_timeout,
             stop_wait: self.stop_wait.unwrap_or(Duration::from_secs(10)),

@@ -39,6 +39,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// When garbage is collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GcMode {
+    /// When a limit is exceeded.
+    Auto,
+    /// Only by order: `kvctl gc run`.
+    Manual,
+}
+
 /// One line of `--initial-cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InitialMember {
@@ -96,6 +105,12 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// Tail cache of the log, bytes; default 32 MiB.
     pub log_cache_bytes: u64,
+    /// When garbage is collected; default manual.
+    pub gc: GcMode,
+    /// Bytes that a collection copies per second at most; default 0: unbounded.
+    pub gc_bytes_per_second: u64,
+    /// Log that is kept for a member that lags, bytes; default 4 GiB. One that lacks more gets a snapshot.
+    pub lagging_log_bytes_max: u64,
     /// Heartbeat interval; default 200 ms, at least 20 ms.
     pub heartbeat: Duration,
     /// Silence after which a follower stands for election, up to a third more; default 1 s, at least four heartbeats.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser};
 
-use super::{Config, ConfigError, LogFormat};
+use super::{Config, ConfigError, GcMode, LogFormat};
 
 /// Options of one layer; what is not set is taken from the next layer.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -62,6 +62,15 @@ pub struct Options {
     /// Memory for the newest log entries, shared by replication and reads [default: 32MiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub log_cache_bytes: Option<u64>,
+    /// When garbage is collected [default: manual]
+    #[arg(long, value_name = "MODE")]
+    pub gc: Option<GcMode>,
+    /// Bytes that a collection copies per second at most, 0 for no bound [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub gc_bytes_per_second: Option<u64>,
+    /// Log that is kept for a member that lags; one that lacks more gets a snapshot [default: 4GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub lagging_log_bytes_max: Option<u64>,
     /// Interval of the leader's heartbeats [default: 200ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub heartbeat: Option<Duration>,
@@ -193,6 +202,9 @@ impl Options {
             scan_lifetime: self.scan_lifetime.or(lower.scan_lifetime),
             log_segment_bytes: self.log_segment_bytes.or(lower.log_segment_bytes),
             log_cache_bytes: self.log_cache_bytes.or(lower.log_cache_bytes),
+            gc: self.gc.or(lower.gc),
+            gc_bytes_per_second: self.gc_bytes_per_second.or(lower.gc_bytes_per_second),
+            lagging_log_bytes_max: self.lagging_log_bytes_max.or(lower.lagging_log_bytes_max),
             heartbeat: self.heartbeat.or(lower.heartbeat),
             election_timeout: self.election_timeout.or(lower.election_timeout),
             stop_wait: self.stop_wait.or(lower.stop_wait),

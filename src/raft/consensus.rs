@@ -463,6 +463,20 @@ impl Consensus {
         }
     }
 
+    /// Log index up to which this member may purge its log without cutting off somebody who needs it: what is applied here;
+    /// on the leader also what every member has, except one that lacks more than `lagging_bytes_max` bytes of log; and
+    /// not beyond a transfer, whose receiver will go on from there.
+    pub fn purgeable(&self, lagging_bytes_max: u64) -> u64 {
+        let metrics = self.metrics();
+        let me = *self.raft.node_id();
+        let others = metrics.members.iter().filter(|member| member.id != me);
+        others
+            .filter_map(|member| member.matched)
+            .filter(|matched| self.store.log().bytes_since(*matched) <= lagging_bytes_max)
+            .chain(self.store.log_pins().lowest())
+            .fold(metrics.applied, u64::min)
+    }
+
     /// Takes a snapshot (metadata only) and purges the log up to `upto`, or to the snapshot when that is less; 0 means
     /// everything that is flushed. Logical: no file is unlinked. Returns the purged index once its record is durable.
     pub async fn purge(&self, upto: u64) -> Result<u64, AdminError> {

@@ -14,7 +14,7 @@ use super::types::{SnapshotMeta, TypeConfig};
 use nezha_vlog::encode_record;
 
 use crate::index::{AppliedState, ScanItem, ScanRange};
-use crate::store::{self, Staged, Store};
+use crate::store::{self, LogPin, Staged, Store};
 
 /// Record bytes of one chunk of a transfer; a chunk holds at least one record.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -41,6 +41,8 @@ pub enum SnapshotData {
 pub struct View {
     state: AppliedState,
     chunks: mpsc::Receiver<io::Result<Vec<peer::SnapshotItem>>>,
+    /// Entries after the view, for whoever receives it.
+    _log: LogPin,
 }
 
 impl View {
@@ -56,6 +58,10 @@ impl View {
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
+        // Before the view is taken: it is not older than this.
+        let pin = store
+            .log_pins()
+            .pin(store.index().state().applied.map_or(0, |id| id.index));
         let (state_tx, state_rx) = oneshot::channel();
         let (chunk_tx, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let reader = store.clone();
@@ -65,7 +71,11 @@ impl View {
             .map_err(|_| io::Error::other("the view ended before it began"))?;
         Ok(Some(Snapshot {
             meta: meta_of(&state)?,
-            snapshot: SnapshotData::View(Self { state, chunks }),
+            snapshot: SnapshotData::View(Self {
+                state,
+                chunks,
+                _log: pin,
+            }),
         }))
     }
 

@@ -13,7 +13,7 @@ use super::convert::{entry_to_head, log_id_from_vlog, max_node_id, stored_member
 use super::log_writer::to_io;
 use super::snapshot::{Snapshot, SnapshotBuilder, SnapshotData, View};
 use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::index::{Apply, Outcome};
+use crate::index::Outcome;
 use crate::store::Store;
 
 /// Entries of one write batch at most.
@@ -102,12 +102,11 @@ async fn apply_batch(
         true => super::planted::already_applied(store, &mut heads),
         false => Vec::new(),
     };
-    let index = store.index();
-    let outcomes: Vec<Vec<Outcome>> =
-        tokio::task::spawn_blocking(move || Apply::run(index.as_ref(), heads, &max_node_id))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+    let applier = store.clone();
+    let outcomes: Vec<Vec<Outcome>> = tokio::task::spawn_blocking(move || applier.apply(heads, &max_node_id))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)?;
     #[cfg(feature = "planted-bugs")]
     let outcomes = early.into_iter().chain(outcomes);
     for (responder, outcome) in responders.into_iter().zip(outcomes) {

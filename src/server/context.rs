@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::admission::Budget;
 use super::forward::Forwarder;
+use crate::collector::Collector;
 use crate::config::Config;
 use crate::raft::{Consensus, Metrics, Node, NodeId};
 use crate::store::{Store, StoreError};
@@ -50,6 +51,8 @@ pub struct Context {
     pub consensus: Consensus,
     /// Log, values and index.
     pub store: Arc<Store>,
+    /// What removes garbage.
+    pub collector: Arc<Collector>,
     /// Enforced limits.
     pub limits: Limits,
     /// Bytes of requests in flight.
@@ -109,6 +112,7 @@ impl Context {
         node_id: NodeId,
         consensus: Consensus,
         store: Arc<Store>,
+        collector: Arc<Collector>,
     ) -> Self {
         let outlook = ArcSwap::from_pointee(Outlook::from(&consensus.metrics()));
         let budget = |name, bytes| Budget::new(name, &config.name, bytes, config.admission_wait);
@@ -118,6 +122,7 @@ impl Context {
             node_id,
             consensus,
             store,
+            collector,
             limits: Limits {
                 value_bytes_max: config.value_bytes_max,
                 scan_lifetime: config.scan_lifetime,

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use nezha_api::errors;
 use nezha_api::v1::maintenance_service_server::MaintenanceService;
-use nezha_api::v1::{PurgeRequest, PurgeResponse, Role, StatusRequest, StatusResponse};
+use nezha_api::v1::{
+    GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest, GcResumeResponse, GcRunRequest,
+    GcRunResponse, GcStatusRequest, GcStatusResponse, PurgeRequest, PurgeResponse, Role, StatusRequest,
+    StatusResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
 use super::context::Context;
+use crate::collector;
 use crate::config::KEY_BYTES_MAX;
 use crate::raft::{AdminError, ServerState};
 
@@ -33,6 +38,46 @@ fn role(state: ServerState) -> Role {
         ServerState::Candidate => Role::Candidate,
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Unspecified,
+    }
+}
+
+fn gc_answer(context: &Context, status: collector::Status) -> GcStatusResponse {
+    let level = |(level, files): (u32, collector::Level)| GcLevel {
+        level,
+        files: files.files,
+        bytes: files.bytes,
+        live_bytes: files.live_bytes,
+        garbage_bytes: files.garbage_bytes,
+    };
+    let job = |job: collector::Running| GcJob {
+        reason: job.reason,
+        inputs: job.inputs,
+        output_level: job.output_level.into(),
+        copy_bytes: job.copy_bytes,
+        copied_bytes: job.copied_bytes,
+        elapsed_ms: job.elapsed_ms,
+    };
+    let pin = |pin: collector::Pin| GcPin {
+        file: pin.file,
+        bytes: pin.bytes,
+        reason: pin.reason.to_owned(),
+    };
+    GcStatusResponse {
+        header: Some(context.local_header()),
+        name: context.name.clone(),
+        automatic: status.automatic,
+        paused: status.paused,
+        requested: status.requested,
+        levels: (0..).zip(status.levels).map(level).collect(),
+        file_bytes: status.file_bytes,
+        live_bytes: status.live_bytes,
+        job: status.running.map(job),
+        pins: status.pins.into_iter().map(pin).collect(),
+        jobs_finished: status.jobs_finished,
+        bytes_copied: status.bytes_copied,
+        files_removed: status.files_removed,
+        last_error: status.last_error.unwrap_or_default(),
+        bytes_per_second: status.bytes_per_second,
     }
 }
 
@@ -78,6 +123,37 @@ impl MaintenanceService for Maintenance {
             key_bytes_max: KEY_BYTES_MAX,
             uptime_ms: u64::try_from(context.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }))
+    }
+
+    async fn gc_status(&self, _: Request<GcStatusRequest>) -> Result<Response<GcStatusResponse>, Status> {
+        let context = &self.context;
+        let collector = context.collector.clone();
+        let asked = tokio::task::spawn_blocking(move || collector.status()).await;
+        let asked = asked.map_err(|e| errors::internal(&context.name, &e.to_string(), false))?;
+        let status = asked.map_err(|error| context.store_error(&error))?;
+        Ok(Response::new(gc_answer(context, status)))
+    }
+
+    async fn gc_run(&self, _: Request<GcRunRequest>) -> Result<Response<GcRunResponse>, Status> {
+        self.context.check_local_read()?;
+        self.context.collector.run_now();
+        tracing::info!("collection ordered");
+        let header = Some(self.context.local_header());
+        Ok(Response::new(GcRunResponse { header }))
+    }
+
+    async fn gc_pause(&self, _: Request<GcPauseRequest>) -> Result<Response<GcPauseResponse>, Status> {
+        self.context.collector.pause();
+        tracing::info!("collection paused by order");
+        let header = Some(self.context.local_header());
+        Ok(Response::new(GcPauseResponse { header }))
+    }
+
+    async fn gc_resume(&self, _: Request<GcResumeRequest>) -> Result<Response<GcResumeResponse>, Status> {
+        self.context.collector.resume();
+        tracing::info!("collection resumed by order");
+        let header = Some(self.context.local_header());
+        Ok(Response::new(GcResumeResponse { header }))
     }
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {

@@ -4,10 +4,14 @@
 //! `store-<n+1>/`, and replacing CURRENT switches between them atomically: a crash leaves the one or the other whole.
 
 mod check;
+mod collect;
 mod error;
+mod pins;
 mod staging;
 mod view;
 
+#[cfg(test)]
+mod collect_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
@@ -27,10 +31,13 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
+pub use collect::{Collected, Pace, Swept};
 pub use error::StoreError;
+pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
+use collect::Retired;
 use staging::Leftovers;
 
 /// Settings of a store.
@@ -39,8 +46,9 @@ pub struct StoreOptions {
     /// Values up to this length are kept in the index. Changes only where values are, never what clients see, so it
     /// may differ between nodes and over time. Bytes; default 128; 0 to 64 KiB.
     pub inline_value_max: u32,
-    /// A received snapshot starts a new value segment when one has reached this length. Bytes; default 256 MiB; 1 MiB
-    /// and up.
+    /// A sorted value segment is completed when it has reached this length, and when it was collected its keys are
+    /// relocated: bounds the keys that a job holds in memory, and what a crash makes it do again. Bytes; default 64 MiB;
+    /// 64 KiB and up.
     pub value_segment_bytes: u64,
     /// Settings of the log.
     pub log: nezha_vlog::Options,
@@ -50,7 +58,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             inline_value_max: 128,
-            value_segment_bytes: 256 << 20,
+            value_segment_bytes: 64 << 20,
             log: nezha_vlog::Options::default(),
         }
     }
@@ -63,8 +71,13 @@ pub struct Store {
     options: StoreOptions,
     log: Log,
     view: ArcSwap<View>,
-    /// Replaced views that somebody may still read from.
-    retired: Mutex<Vec<Arc<View>>>,
+    /// Taken by whoever changes the index, or which index is live: apply, relocation, install. (I6)
+    commits: Mutex<()>,
+    /// Replaced views that somebody may still read from, oldest first, and what goes with them.
+    retired: Mutex<Retired>,
+    /// Lowest id that a new value segment may have.
+    next_value: AtomicU64,
+    log_pins: LogPins,
     /// Directories of stagings that were given up.
     leftovers: Leftovers,
     next_store: AtomicU64,
@@ -109,8 +122,11 @@ impl Store {
             engine,
             options,
             log,
+            next_value: AtomicU64::new(collect::first_free_id(&view)),
             view: ArcSwap::from_pointee(view),
+            commits: Mutex::default(),
             retired: Mutex::default(),
+            log_pins: LogPins::default(),
             leftovers: Leftovers::default(),
             next_store: AtomicU64::new(number + 1),
         };
@@ -130,6 +146,11 @@ impl Store {
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// What transfers rely on in the log.
+    pub fn log_pins(&self) -> &LogPins {
+        &self.log_pins
     }
 
     /// The data directory.
@@ -172,6 +193,7 @@ impl Store {
     /// whoever holds its view; [`Store::sweep`] removes it.
     /// Errors: `BadSnapshot` if the live store is further already. Blocking: three syncs of small files.
     pub fn install(&self, staged: Staged) -> Result<(), StoreError> {
+        let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let (applied, old) = (staged.applied(), self.index().state().applied);
         if let Some(old) = old.filter(|old| old.index > applied.index) {
             let reason = format!("it ends at {applied}, and {old} is applied here already");
@@ -182,33 +204,11 @@ impl Store {
         // after it: the new one is live, its installed-at marker excuses a log that ends before it.
         write_current(&self.data, view.number)?;
         staged.keep();
+        self.next_value
+            .fetch_max(collect::first_free_id(&view), Ordering::Relaxed);
         let old = self.view.swap(view);
-        self.retired
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(old);
+        self.retired().push(old, Vec::new());
         Ok(())
-    }
-
-    /// Removes replaced stores that nobody reads from any more, and stagings that were given up; returns how many are
-    /// left. Blocking: closes indexes and removes directories. Whatever is not swept goes at the next open.
-    pub fn sweep(&self) -> Result<usize, StoreError> {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused =
-            |view: &mut Arc<View>| Arc::get_mut(view).is_some_and(|view| Arc::strong_count(&view.index) == 1);
-        let views: Vec<Arc<View>> = retired.extract_if(.., |view| unused(view)).collect();
-        let left = retired.len();
-        drop(retired);
-        let mut numbers = self.leftovers.take();
-        for view in views {
-            numbers.push(view.number);
-            // Closes the index before its files go.
-            drop(view);
-        }
-        for number in numbers {
-            remove_store(&self.data, self.engine.as_ref(), number)?;
-        }
-        Ok(left)
     }
 
     fn claim_number(&self) -> u64 {
@@ -244,7 +244,7 @@ fn open_view(data: &DataDir, engine: &dyn Engine, number: u64, log: &Log) -> Res
     Ok(View {
         number,
         index,
-        values,
+        values: Arc::new(values),
         log: log.clone(),
         log_dir: data.log_dir(),
     })

@@ -192,7 +192,7 @@ fn with_rocksdb_the_new_store_is_live_and_the_old_one_readable_until_let_go() {
     assert_eq!(node.rows(), new_rows);
     let view = node.store.view();
     assert_exact(&view);
-    assert!(view.values().segments().count() > 1);
+    assert!(view.values().segments().len() > 1);
     assert!(
         view.index().live_bytes().keys().all(|segment| !segment.is_log()),
         "log segments hold nothing live"
@@ -253,6 +253,7 @@ fn small_values_go_inline_and_segment_ids_go_on() {
         let ids: Vec<_> = view
             .values()
             .segments()
+            .iter()
             .map(|segment| segment.summary().id)
             .collect();
         assert_eq!(ids, vec![SegmentId::sorted(1 + round)]);

@@ -11,9 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::index::{
-    Apply, IndexError, MapEngine, RocksEngine, RocksIndex, RocksOptions, ScanItem, ScanRange,
-};
+use crate::index::{IndexError, MapEngine, RocksEngine, RocksIndex, RocksOptions, ScanItem, ScanRange};
 
 /// Key to value and revision.
 pub(super) type Rows = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
@@ -157,14 +155,14 @@ impl Node {
 
     /// Applies what the log has beyond the index.
     pub fn apply(&self) {
-        let index = self.store.index();
-        let from = index.state().applied.map_or(1, |applied| applied.index + 1);
+        let applied = self.store.index().state().applied;
+        let from = applied.map_or(1, |applied| applied.index + 1);
         let heads = self
             .store
             .log()
             .heads(from..self.last() + 1, options().inline_value_max)
             .unwrap();
-        Apply::run(index.as_ref(), heads, &|_| 0).unwrap();
+        self.store.apply(heads, &|_| 0).unwrap();
     }
 
     /// Every row of the live view, with its value read and checked.

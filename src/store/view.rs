@@ -10,11 +10,13 @@ use super::error::StoreError;
 use crate::index::{Index, IndexEntry, Place};
 
 /// An index and the segments its places point into. Whoever holds one can read every entry of its index, also after
-/// another store was installed: the files of a store are removed only once nobody holds its view (I5).
+/// another store was installed or segments were collected: files are removed only once nobody holds a view that may
+/// lead to them (I5).
+#[derive(Clone)]
 pub struct View {
     pub(super) number: u64,
     pub(super) index: Arc<dyn Index>,
-    pub(super) values: ValueSegments,
+    pub(super) values: Arc<ValueSegments>,
     pub(super) log: Log,
     pub(super) log_dir: std::path::PathBuf,
 }
@@ -46,6 +48,24 @@ impl View {
                 value.map_err(|e| StoreError::values(self.values.dir(), e))
             }
         }
+    }
+
+    /// Reads the record of `key` as it stands in its segment; `None` if its value is inline.
+    ///
+    /// Errors: as [`View::read`]. Blocking: at most one pread.
+    pub fn read_record(&self, entry: &IndexEntry, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let record = match &entry.place {
+            Place::Inline(_) => return Ok(None),
+            Place::At(at) if at.segment.is_log() => self
+                .log
+                .read_record(*at, key, entry.mod_revision)
+                .map_err(|e| StoreError::log(&self.log_dir, e)),
+            Place::At(at) => {
+                let record = self.values.read_record(*at, key, entry.mod_revision);
+                record.map_err(|e| StoreError::values(self.values.dir(), e))
+            }
+        };
+        record.map(Some)
     }
 
     /// Reads as [`View::read`], but only what is in memory: `None` if it would have to wait for the disk. Never blocks.

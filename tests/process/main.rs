@@ -16,6 +16,7 @@ mod bad_input;
 mod cli;
 mod damage;
 mod flush_order;
+mod gc;
 mod kills;
 mod large_values;
 mod local;

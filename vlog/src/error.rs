@@ -120,6 +120,16 @@ pub enum Error {
     /// No such segment.
     #[error("there is no {0}")]
     NoSuchSegment(SegmentId),
+    /// Raft may still need entries of the segment.
+    #[error("{segment} is not purged: the log held entries up to {} when it ended, and the purge point is {}", shown(*last), shown(*purged))]
+    NotPurged {
+        /// The segment.
+        segment: SegmentId,
+        /// Last entry that the log held when the segment ended.
+        last: Option<u64>,
+        /// Durable purge point.
+        purged: Option<u64>,
+    },
     /// Entries are not consecutive.
     #[error("entry {got} does not follow: the next index is {expected}")]
     Hole {
@@ -170,6 +180,10 @@ pub enum Error {
         /// Largest value allowed.
         max: u64,
     },
+}
+
+fn shown(index: Option<u64>) -> String {
+    index.map_or_else(|| "nothing".to_owned(), |index| index.to_string())
 }
 
 impl Error {

@@ -52,6 +52,11 @@ impl Extents {
         }
     }
 
+    /// Whether live entries are in `segment`.
+    pub(crate) fn holds(&self, segment: SegmentId) -> bool {
+        self.extents.iter().any(|extent| extent.segment == segment)
+    }
+
     /// Index of the last live, durable entry.
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.extents.last().map(|extent| extent.last)

@@ -67,6 +67,12 @@ impl Files {
         Ok(file)
     }
 
+    /// Closes a segment that is about to go.
+    pub(crate) fn forget(&self, segment: SegmentId) {
+        lock(&self.handles).remove(&segment);
+        lock(&self.tables).remove(&segment);
+    }
+
     /// The offset table of a sealed segment.
     pub(crate) fn table(&self, segment: SegmentId) -> Result<Arc<Table>, Error> {
         if let Some(table) = lock(&self.tables).get(&segment) {
@@ -146,6 +152,11 @@ impl<K: Hash + Eq + Copy, V: Clone> Cache<K, V> {
         let item = self.items.get_mut(key)?;
         item.used = self.clock;
         Some(item.value.clone())
+    }
+
+    fn remove(&mut self, key: &K) {
+        let removed = self.items.remove(key);
+        self.weight -= removed.map_or(0, |item| item.weight);
     }
 
     fn insert(&mut self, key: K, value: V, weight: u64) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::entry::Entry;
 use crate::error::{Error, Fault};
 use crate::files::Files;
+use crate::format::segment_path;
 use crate::fs::Fs;
 use crate::ids::{LogId, SegmentId, Seq, Vote};
 use crate::options::Options;
@@ -137,6 +138,40 @@ impl Log {
             self.shared.work.notify_one();
         }
         Ok(seq)
+    }
+
+    /// Unlinks sealed segments whose entries are all purged, and durably so. The caller has made sure that no durable
+    /// index refers to them, and that nobody who may hold a place in one will read (I5).
+    ///
+    /// Errors: `NotPurged` for the first one that Raft may still need: it and those after it stay; `Io`.
+    /// Blocking: an unlink each and one directory sync.
+    pub fn remove_segments(&self, ids: &[SegmentId]) -> Result<(), Error> {
+        let mut ids = ids.to_vec();
+        ids.sort();
+        let mut result = Ok(());
+        for id in ids {
+            if let Err(error) = self.remove_segment(id) {
+                result = Err(error);
+                break;
+            }
+        }
+        let dir = &self.shared.files.dir;
+        self.shared
+            .files
+            .fs
+            .sync_dir(dir)
+            .map_err(Error::io("sync", dir))?;
+        result
+    }
+
+    fn remove_segment(&self, id: SegmentId) -> Result<(), Error> {
+        if !self.shared.view().forget_sealed(id)? {
+            return Ok(());
+        }
+        self.shared.files.forget(id);
+        let path = segment_path(&self.shared.files.dir, id);
+        let removed = self.shared.files.fs.remove(&path);
+        removed.map_err(Error::io("remove", &path))
     }
 
     /// Takes no more submissions. The writer's loop ends once the queue is empty.

@@ -199,11 +199,24 @@ impl Log {
         if let Some(value) = self.cached_value(at, key, revision) {
             return Ok(value);
         }
+        verify_value(self.record_at(at, key)?, at, key, revision)
+    }
+
+    /// Reads the whole record at `at`, as it stands there, for copying it on.
+    ///
+    /// Errors: as `read_value`. Blocking: one positioned read.
+    pub fn read_record(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
+        let bytes = self.record_at(at, key)?;
+        verify_value(bytes.clone(), at, key, revision)?;
+        Ok(bytes)
+    }
+
+    fn record_at(&self, at: ValueRef, key: &[u8]) -> Result<Bytes, Error> {
         let file = self.shared.files.file(at.segment)?;
         let mut bytes = vec![0; record_len(key.len(), at.value_len as usize) as usize];
         file.read_exact_at(&mut bytes, at.offset)
             .map_err(|e| self.read_failed(at, bytes.len(), e))?;
-        verify_value(bytes.into(), at, key, revision)
+        Ok(bytes.into())
     }
 
     /// As `read_value`, but only from memory (the tail cache, or the system's page cache): `None` if it would block.

@@ -110,6 +110,33 @@ impl View {
         }
     }
 
+    /// Forgets a sealed segment; false if there is none. Errors: `NotPurged` unless the durable purge point covers every
+    /// entry that the log held when the segment ended: only then may recovery meet a gap there.
+    pub(crate) fn forget_sealed(&mut self, id: SegmentId) -> Result<bool, Error> {
+        if !self.sealed.contains_key(&id) {
+            return Ok(false);
+        }
+        let last = self
+            .sealed
+            .range(..=id)
+            .filter_map(|(_, sealed)| sealed.last)
+            .max();
+        let purged = self.active.state.purged.map(|purged| purged.index);
+        if last > purged {
+            return Err(Error::NotPurged {
+                segment: id,
+                last,
+                purged,
+            });
+        }
+        assert!(
+            !self.extents.holds(id),
+            "{id} holds entries of the log although it is purged"
+        );
+        self.sealed.remove(&id);
+        Ok(true)
+    }
+
     fn submit(&mut self, what: What, done: Option<Done>) -> Seq {
         let seq = self.next_seq;
         self.next_seq += 1;

@@ -182,6 +182,16 @@ impl Conn {
         self.bounded(self.maintenance().status(request)).await
     }
 
+    pub async fn gc_status(&self) -> Result<GcStatusResponse, Status> {
+        let request = self.request(GcStatusRequest {});
+        self.bounded(self.maintenance().gc_status(request)).await
+    }
+
+    pub async fn gc_run(&self) -> Result<(), Status> {
+        let request = self.request(GcRunRequest {});
+        self.bounded(self.maintenance().gc_run(request)).await.map(drop)
+    }
+
     pub async fn purge(&self, log_index: u64) -> Result<PurgeResponse, Status> {
         let request = self.request(PurgeRequest { log_index });
         self.bounded(self.maintenance().purge(request)).await

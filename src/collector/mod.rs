@@ -1,0 +1,244 @@
+//! The collector: chooses jobs, runs them one at a time at a bounded rate, and removes what nobody needs any more.
+//!
+//! It works on this node's files only. A log segment is collected once Raft has purged it, so before such a job the
+//! collector takes a snapshot (metadata only) and has the log purged up to the end of its inputs; it never asks for
+//! more than [`Consensus::purgeable`] allows, so that a follower that lags finds its entries.
+
+mod pace;
+mod status;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nezha_gc::plan::{Job, Limits, plan};
+use nezha_vlog::SegmentId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::raft::{AdminError, Consensus};
+use crate::store::{Collected, Store, StoreError};
+
+pub use status::{Level, Pin, Running, Status};
+
+use pace::Throttle;
+
+/// How often statistics are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long nothing is tried after a job has failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+
+/// Settings of the collector.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Jobs start by themselves when a limit is exceeded; otherwise only by [`Collector::run_now`].
+    pub automatic: bool,
+    /// Bytes that a job copies per second at most; 0: unbounded.
+    pub bytes_per_second: u64,
+    /// Log that is kept for a member that lags, in bytes.
+    pub lagging_log_bytes_max: u64,
+    /// When to collect, and how much at once.
+    pub limits: Limits,
+}
+
+/// Why a job ended early.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the log could not be purged: {0}")]
+    Purge(#[from] AdminError),
+    #[error("the job's thread ended: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// Collects garbage of one node.
+pub struct Collector {
+    store: Arc<Store>,
+    consensus: Consensus,
+    settings: Settings,
+    shared: Mutex<Shared>,
+    wake: Notify,
+}
+
+/// What the worker and those who ask share.
+#[derive(Debug, Default)]
+struct Shared {
+    paused: bool,
+    requested: bool,
+    running: Option<Progress>,
+    jobs_finished: u64,
+    bytes_copied: u64,
+    files_removed: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    job: Job,
+    copied: u64,
+    started: Instant,
+}
+
+impl Collector {
+    /// Starts the worker; it runs until the runtime ends.
+    pub fn spawn(store: Arc<Store>, consensus: Consensus, settings: Settings) -> Arc<Collector> {
+        let collector = Arc::new(Collector {
+            store,
+            consensus,
+            settings,
+            shared: Mutex::default(),
+            wake: Notify::new(),
+        });
+        tokio::spawn(collector.clone().work());
+        collector
+    }
+
+    /// Collects until nothing exceeds the limits of an ordered run ([`Limits::thorough`]). Returns at once.
+    pub fn run_now(&self) {
+        let mut shared = self.shared();
+        shared.requested = true;
+        shared.last_error = None;
+        drop(shared);
+        self.wake.notify_one();
+    }
+
+    /// Stops the running job after its next record, and starts none.
+    pub fn pause(&self) {
+        self.shared().paused = true;
+    }
+
+    /// The opposite of [`Collector::pause`].
+    pub fn resume(&self) {
+        self.shared().paused = false;
+        self.wake.notify_one();
+    }
+
+    async fn work(self: Arc<Self>) {
+        loop {
+            // Whichever comes first; both mean the same.
+            drop(tokio::time::timeout(INTERVAL, self.wake.notified()).await);
+            self.sweep().await;
+            while let Some(limits) = self.may_run() {
+                match self.step(limits).await {
+                    Ok(true) => self.sweep().await,
+                    Ok(false) => {
+                        self.shared().requested = false;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "collecting failed; nothing is lost, the inputs stay");
+                        let mut shared = self.shared();
+                        shared.requested = false;
+                        shared.last_error = Some(error.to_string());
+                        drop(shared);
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The limits to plan with, when a job may start.
+    fn may_run(&self) -> Option<Limits> {
+        let shared = self.shared();
+        match (shared.paused, shared.requested, self.settings.automatic) {
+            (true, _, _) | (false, false, false) => None,
+            (false, true, _) => Some(self.settings.limits.thorough()),
+            (false, false, true) => Some(self.settings.limits.clone()),
+        }
+    }
+
+    /// Runs one job; false when there is none to run.
+    async fn step(self: &Arc<Self>, limits: Limits) -> Result<bool, Failure> {
+        let purgeable = self.purgeable();
+        let store = self.store.clone();
+        let planned = tokio::task::spawn_blocking(move || -> Result<Option<Job>, StoreError> {
+            let (stats, usage) = store.segment_stats(purgeable)?;
+            Ok(plan(&stats, usage, &limits))
+        });
+        let Some(job) = planned.await?? else {
+            return Ok(false);
+        };
+        self.shared().running = Some(Progress {
+            job: job.clone(),
+            copied: 0,
+            started: Instant::now(),
+        });
+        let result = self.run_job(job).await;
+        let progress = self.shared().running.take();
+        let done = result?;
+        let mut shared = self.shared();
+        shared.jobs_finished += u64::from(done.finished);
+        shared.bytes_copied += done.bytes;
+        drop(shared);
+        if let Some(Progress { job, started, .. }) = progress {
+            tracing::info!(
+                reason = %job.reason,
+                inputs = job.inputs.len(),
+                output_level = job.output_level,
+                records = done.records,
+                bytes = done.bytes,
+                overtaken = done.overtaken,
+                finished = done.finished,
+                seconds = started.elapsed().as_secs_f64(),
+                "collected"
+            );
+        }
+        Ok(true)
+    }
+
+    async fn run_job(self: &Arc<Self>, job: Job) -> Result<Collected, Failure> {
+        let inputs: BTreeSet<SegmentId> = job.inputs.iter().copied().collect();
+        let segments = self.store.log().segments();
+        let last = segments
+            .iter()
+            .filter(|segment| inputs.contains(&segment.id))
+            .filter_map(|segment| segment.last)
+            .max();
+        if let Some(last) = last.filter(|last| self.store.log().purged().is_none_or(|at| at.index < *last)) {
+            self.consensus.purge(last).await?;
+        }
+        let (collector, store) = (self.clone(), self.store.clone());
+        let rate = self.settings.bytes_per_second;
+        let done = tokio::task::spawn_blocking(move || {
+            let mut throttle = Throttle::new(rate);
+            store.collect(&job, &mut |bytes| {
+                throttle.take(bytes);
+                collector.copied(bytes)
+            })
+        });
+        Ok(done.await??)
+    }
+
+    /// Books bytes that are about to be copied, and says whether to go on.
+    fn copied(&self, bytes: u64) -> crate::store::Pace {
+        let mut shared = self.shared();
+        if let Some(progress) = &mut shared.running {
+            progress.copied += bytes;
+        }
+        match shared.paused {
+            true => crate::store::Pace::Stop,
+            false => crate::store::Pace::Go,
+        }
+    }
+
+    fn purgeable(&self) -> u64 {
+        self.consensus.purgeable(self.settings.lagging_log_bytes_max)
+    }
+
+    async fn sweep(&self) {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.sweep()).await {
+            Ok(Ok(swept)) => self.shared().files_removed += swept.files,
+            Ok(Err(error)) => tracing::warn!(%error, "removing what nobody needs failed; it is tried again"),
+            Err(error) => tracing::warn!(%error, "sweeping ended"),
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        // Every change of it is a few assignments.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

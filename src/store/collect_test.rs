@@ -1,0 +1,277 @@
+//! Goal: collection changes no read, loses nothing at any crash, keeps what is pinned, and gives the space back (I4, I5,
+//! I6). Method: the node without Raft of `store_test`; jobs over all sealed segments; a crash before each operation on
+//! files and after each record; writes that race with a job, from within it.
+
+use std::collections::BTreeSet;
+
+use nezha_gc::plan::{Job, Reason};
+use nezha_vlog::fs::CrashFs;
+use nezha_vlog::{Draft, Entry, Payload, Precondition, SegmentId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::store_test::{Node, Rows, id, rows};
+use super::*;
+use crate::index::{MapEngine, ScanItem, ScanRange};
+
+fn open(fs: &CrashFs, engine: &Arc<MapEngine>) -> Node {
+    Node::open(Arc::new(fs.clone()), Arc::clone(engine) as Arc<dyn Engine>).unwrap()
+}
+
+fn expected(node: &Node) -> Rows {
+    node.history.last_key_value().unwrap().1.clone()
+}
+
+/// Makes everything applied durable and purges the log up to there.
+fn purge(node: &mut Node) {
+    let applied = node.store.flush().unwrap().unwrap();
+    node.store
+        .log()
+        .purge(applied, Box::new(|done| done.unwrap()))
+        .unwrap();
+    node.step();
+}
+
+/// A node with several segments of random writes, all applied and purged.
+fn filled(seed: u64) -> (CrashFs, Arc<MapEngine>, Node) {
+    let (fs, engine) = (CrashFs::new(), Arc::new(MapEngine::default()));
+    let mut node = open(&fs, &engine);
+    let mut rng = StdRng::seed_from_u64(seed);
+    while node.store.log().segments().len() < 5 {
+        node.write(&mut rng);
+        node.apply();
+    }
+    purge(&mut node);
+    (fs, engine, node)
+}
+
+fn inputs(node: &Node) -> BTreeSet<SegmentId> {
+    let logs = node.store.log().segments().into_iter();
+    let values = node.store.view().values().segments();
+    logs.filter(|segment| segment.sealed)
+        .map(|segment| segment.id)
+        .chain(values.iter().map(|segment| segment.summary().id))
+        .collect()
+}
+
+fn job(inputs: BTreeSet<SegmentId>, output_level: u8) -> Job {
+    Job {
+        reason: Reason::Garbage,
+        inputs: inputs.into_iter().collect(),
+        output_level,
+        keys: None,
+        cuts: vec![Bytes::from_static(b"key-15"), Bytes::from_static(b"key-22")],
+        input_bytes: 0,
+        copy_bytes: 0,
+        freed_bytes: 0,
+    }
+}
+
+fn collect_all(node: &Node, level: u8) -> Collected {
+    node.store
+        .collect(&job(inputs(node), level), &mut |_| Pace::Go)
+        .unwrap()
+}
+
+/// Live bytes are exact, and every row reads.
+fn audit(node: &Node) -> Rows {
+    let view = node.store.view();
+    let mut live = std::collections::BTreeMap::new();
+    let mut visit = |item| {
+        if let ScanItem::Row { key, entry } = item
+            && let Some(segment) = entry.segment()
+        {
+            *live.entry(segment).or_insert(0) += entry.record_len(&key);
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    view.index().scan(&ScanRange::all(), &mut visit).unwrap();
+    assert_eq!(view.index().live_bytes(), live);
+    rows(&view)
+}
+
+/// Nothing is left of what nobody needs.
+fn assert_swept(node: &Node) {
+    assert_eq!(node.store.sweep().unwrap().held, 0);
+    let live = node.store.index().live_bytes();
+    for id in inputs(node) {
+        assert!(live.contains_key(&id), "{id} has nothing live and is still there");
+    }
+}
+
+#[test]
+fn collection_changes_no_read_and_frees_the_space() {
+    let (fs, engine, mut node) = filled(1);
+    let before = node.store.log().segments().len();
+    let done = collect_all(&node, 1);
+    assert!(
+        done.finished && done.records > 0 && done.overtaken == 0,
+        "{done:?}"
+    );
+    assert_eq!(audit(&node), expected(&node));
+    assert_swept(&node);
+    assert_eq!(
+        node.store.log().segments().len(),
+        1,
+        "of {before} the active one is left"
+    );
+    // And again, with sorted segments among the inputs.
+    let mut rng = StdRng::seed_from_u64(2);
+    for _ in 0..200 {
+        node.write(&mut rng);
+    }
+    node.apply();
+    purge(&mut node);
+    collect_all(&node, 2);
+    assert_eq!(audit(&node), expected(&node));
+    assert_swept(&node);
+    let history = std::mem::take(&mut node.history);
+    drop(node);
+    let mut node = open(&fs.crash(1), &engine);
+    node.history = history;
+    node.apply();
+    assert_eq!(audit(&node), expected(&node));
+}
+
+#[test]
+fn what_raft_has_not_purged_stays_and_goes_later() {
+    let (fs, engine) = (CrashFs::new(), Arc::new(MapEngine::default()));
+    let mut node = open(&fs, &engine);
+    let mut rng = StdRng::seed_from_u64(3);
+    while node.store.log().segments().len() < 4 {
+        node.write(&mut rng);
+    }
+    node.apply();
+    let segments = node.store.log().segments().len();
+    collect_all(&node, 1);
+    assert_eq!(node.store.sweep().unwrap().held, 0);
+    assert_eq!(
+        node.store.log().segments().len(),
+        segments,
+        "Raft may need them (I4)"
+    );
+    assert_eq!(node.store.log().entries(1..3, u64::MAX).unwrap().len(), 2);
+    purge(&mut node);
+    assert_swept(&node);
+    assert_eq!(node.store.log().segments().len(), 1);
+    assert_eq!(audit(&node), expected(&node));
+}
+
+#[test]
+fn a_held_view_keeps_its_files_and_then_they_go() {
+    let (_fs, _engine, node) = filled(4);
+    let view = node.store.view();
+    let mut places = Vec::new();
+    let mut visit = |item| {
+        if let ScanItem::Row { key, entry } = item {
+            places.push((key, entry));
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    view.index().scan(&ScanRange::all(), &mut visit).unwrap();
+    for round in 1..=2 {
+        collect_all(&node, round);
+        assert_eq!(
+            node.store.sweep().unwrap().held,
+            usize::from(round),
+            "held by one reader"
+        );
+        for (key, entry) in &places {
+            let value = view.read(entry, key).unwrap();
+            assert_eq!(expected(&node)[&key[..]].0, value);
+        }
+    }
+    drop(view);
+    assert_swept(&node);
+    assert_eq!(audit(&node), expected(&node));
+}
+
+/// Writes from within a job: between its look at the index and the relocation.
+#[test]
+fn overwrites_that_race_with_a_job_win() {
+    let mut overtaken = 0;
+    for seed in 0..40 {
+        let (_fs, _engine, mut node) = filled(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (jobs, mut rows) = (job(inputs(&node), 1), expected(&node));
+        let Node { store, writer, .. } = &mut node;
+        let store = &*store;
+        let mut pace = |_| {
+            if rng.random_range(0..3) == 0 {
+                let key = format!("key-{}", rng.random_range(0..30)).into_bytes();
+                let index = store.log().last_log_id().unwrap().index + 1;
+                let draft = Draft::put(&key, &[7; 100], Precondition::None);
+                let entry = Entry {
+                    log_id: id(index),
+                    payload: Payload::Command(draft.seal(index)),
+                };
+                store.log().append(vec![entry], Box::new(|_| {})).unwrap();
+                while writer.step().unwrap().is_some() {}
+                store
+                    .apply(store.log().heads(index..index + 1, 16).unwrap(), &|_| 0)
+                    .unwrap();
+                rows.insert(key, (vec![7; 100], index));
+            }
+            Pace::Go
+        };
+        overtaken += store.collect(&jobs, &mut pace).unwrap().overtaken;
+        assert_eq!(audit(&node), rows, "seed {seed}");
+        assert_swept(&node);
+    }
+    assert!(overtaken > 40, "only {overtaken} writes overtook a job");
+}
+
+/// A crash before each operation on files, and after each relocated record.
+#[test]
+fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
+    let mut steps = 0;
+    for skip in 0.. {
+        let (fs, engine, node) = filled(5);
+        fs.halt_after(skip);
+        let result = node
+            .store
+            .collect(&job(inputs(&node), 1), &mut |_| Pace::Go)
+            .and_then(|_| node.store.sweep());
+        let reached = !fs.disarm();
+        check_after_crash(&fs, &engine, node, skip);
+        steps += 1;
+        if !reached {
+            result.unwrap();
+            break;
+        }
+    }
+    assert!(steps > 20, "only {steps} steps");
+    let records = collect_all(&filled(5).2, 1).records;
+    for stop in 0..=records {
+        let (fs, engine, node) = filled(5);
+        let mut left = stop;
+        let mut pace = |_| match left {
+            0 => Pace::Stop,
+            _ => {
+                left -= 1;
+                Pace::Go
+            }
+        };
+        node.store.collect(&job(inputs(&node), 1), &mut pace).unwrap();
+        check_after_crash(&fs, &engine, node, stop);
+    }
+}
+
+fn check_after_crash(fs: &CrashFs, engine: &Arc<MapEngine>, mut node: Node, seed: u64) {
+    let history = std::mem::take(&mut node.history);
+    let crashed = fs.crash(seed);
+    drop(node);
+    engine.crash();
+    let mut node = open(&crashed, engine);
+    node.history = history;
+    node.apply();
+    assert_eq!(audit(&node), expected(&node), "after a crash at step {seed}");
+    purge(&mut node);
+    collect_all(&node, 2);
+    assert_eq!(
+        audit(&node),
+        expected(&node),
+        "collected again after a crash at step {seed}"
+    );
+    assert_swept(&node);
+}
