@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::{
-use super::{
-    Config, ConfigError, GcMode, InitialMember, LOG_LEVEL, LogFormat, MIB, Options, Origin, VALUE_BYTES_CEILING,
-};
+    Config, ConfigError, GcMode, InitialMember, LOG_LEVEL, LogFormat, MIB, Options, Origin,
+    VALUE_BYTES_CEILING,
 };
 
 const EXAMPLE: &str = "kvd --name n1 --data-dir n1 --initial-cluster n1=127.0.0.1:7380";
