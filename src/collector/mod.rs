@@ -154,11 +154,12 @@ impl Collector {
     async fn step(self: &Arc<Self>, limits: Limits) -> Result<bool, Failure> {
         let purgeable = self.purgeable();
         let store = self.store.clone();
-        let planned = tokio::task::spawn_blocking(move || -> Result<Option<Job>, StoreError> {
-            let (stats, usage) = store.segment_stats(purgeable)?;
-            Ok(plan(&stats, usage, &limits))
+        let planned = tokio::task::spawn_blocking(move || -> Result<Option<(Job, u64)>, StoreError> {
+            let found = store.segment_stats(purgeable)?;
+            let job = plan(&found.segments, found.usage, &limits);
+            Ok(job.map(|job| (job, found.store)))
         });
-        let Some(job) = planned.await?? else {
+        let Some((job, number)) = planned.await?? else {
             return Ok(false);
         };
         self.shared().running = Some(Progress {
@@ -166,7 +167,7 @@ impl Collector {
             copied: 0,
             started: Instant::now(),
         });
-        let result = self.run_job(job).await;
+        let result = self.run_job(job, number).await;
         let progress = self.shared().running.take();
         let done = result?;
         let mut shared = self.shared();
@@ -189,7 +190,7 @@ impl Collector {
         Ok(true)
     }
 
-    async fn run_job(self: &Arc<Self>, job: Job) -> Result<Collected, Failure> {
+    async fn run_job(self: &Arc<Self>, job: Job, number: u64) -> Result<Collected, Failure> {
         let inputs: BTreeSet<SegmentId> = job.inputs.iter().copied().collect();
         let segments = self.store.log().segments();
         let last = segments
@@ -204,7 +205,7 @@ impl Collector {
         let rate = self.settings.bytes_per_second;
         let done = tokio::task::spawn_blocking(move || {
             let mut throttle = Throttle::new(rate);
-            store.collect(&job, &mut |bytes| {
+            store.collect(&job, number, &mut |bytes| {
                 throttle.take(bytes);
                 collector.copied(bytes)
             })

@@ -3,7 +3,7 @@
 use nezha_gc::plan::SegmentStat;
 
 use super::{Collector, Progress};
-use crate::store::StoreError;
+use crate::store::{Statistics, StoreError};
 
 /// One level's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,7 +80,11 @@ pub struct Status {
 impl Collector {
     /// Returns the state now. Blocking: may read the key ranges of sorted segments.
     pub fn status(&self) -> Result<Status, StoreError> {
-        let (stats, usage) = self.store.segment_stats(self.purgeable())?;
+        let Statistics {
+            segments: stats,
+            usage,
+            ..
+        } = self.store.segment_stats(self.purgeable())?;
         let held = self.store.held_by_readers();
         let mut levels = [Level::default(); 3];
         for stat in &stats {

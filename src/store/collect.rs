@@ -65,11 +65,11 @@ impl Store {
         Apply::run(self.index().as_ref(), heads, max_node_id)
     }
 
-    /// What the planner needs to know: every sealed file, and the size of the whole.
+    /// What the planner needs to know: every sealed file, and the size of the whole; and which store it is about.
     ///
     /// `purgeable`: log index up to which Raft may be asked to purge; log segments beyond it are not eligible.
     /// Blocking: the first call reads the key ranges of sorted segments.
-    pub fn segment_stats(&self, purgeable: u64) -> Result<(Vec<SegmentStat>, Usage), StoreError> {
+    pub fn segment_stats(&self, purgeable: u64) -> Result<Statistics, StoreError> {
         let view = self.view();
         let live = view.index.live_bytes();
         let live_of = |id: &SegmentId| live.get(id).copied().unwrap_or(0);
@@ -107,13 +107,14 @@ impl Store {
             });
         }
         let live_bytes = live.values().sum();
-        Ok((
-            stats,
-            Usage {
+        Ok(Statistics {
+            store: view.number,
+            segments: stats,
+            usage: Usage {
                 file_bytes,
                 live_bytes,
             },
-        ))
+        })
     }
 
     /// Collected files that readers still hold.
@@ -127,16 +128,20 @@ impl Store {
     /// inputs.
     ///
     /// Inputs are sealed. Log segments among them must be purged before they can go, not before they are collected.
-    /// `pace` is told the bytes of each record before it is copied; it may sleep. After an error or a stop nothing is
+    /// `store`: the one that the job was planned for; another one may have files of the same names. `pace` is told the bytes of each record before it is copied; it may sleep. After an error or a stop nothing is
     /// lost: what was relocated stays relocated, and the inputs stay.
     /// Errors: `Damage` with file and offset: nothing damaged is copied on; those of the parts.
     /// Blocking: reads the whole index and the live records, writes them once. Memory: the keys of one output.
     pub fn collect(
         &self,
         job: &plan::Job,
+        store: u64,
         pace: &mut dyn FnMut(u64) -> Pace,
     ) -> Result<Collected, StoreError> {
         let view = self.view();
+        if view.number != store {
+            return Ok(Collected::default());
+        }
         let inputs: BTreeSet<SegmentId> = job.inputs.iter().copied().collect();
         let range = ScanRange {
             start: job
@@ -280,6 +285,17 @@ impl Store {
         // Every change of it is one push or one take.
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The files of a store, for the planner.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    /// Number of the store.
+    pub store: u64,
+    /// Every sealed file.
+    pub segments: Vec<SegmentStat>,
+    /// Size of the whole.
+    pub usage: Usage,
 }
 
 /// What [`Store::sweep`] found.

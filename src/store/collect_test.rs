@@ -69,7 +69,9 @@ fn job(inputs: BTreeSet<SegmentId>, output_level: u8) -> Job {
 
 fn collect_all(node: &Node, level: u8) -> Collected {
     node.store
-        .collect(&job(inputs(node), level), &mut |_| Pace::Go)
+        .collect(&job(inputs(node), level), node.store.view().number, &mut |_| {
+            Pace::Go
+        })
         .unwrap()
 }
 
@@ -131,6 +133,17 @@ fn collection_changes_no_read_and_frees_the_space() {
     node.history = history;
     node.apply();
     assert_eq!(audit(&node), expected(&node));
+}
+
+#[test]
+fn a_job_of_another_store_does_nothing() {
+    let (_fs, _engine, node) = filled(6);
+    let other = node.store.view().number + 1;
+    let done = node
+        .store
+        .collect(&job(inputs(&node), 1), other, &mut |_| Pace::Go)
+        .unwrap();
+    assert_eq!(done, Collected::default());
 }
 
 #[test]
@@ -214,7 +227,10 @@ fn overwrites_that_race_with_a_job_win() {
             }
             Pace::Go
         };
-        overtaken += store.collect(&jobs, &mut pace).unwrap().overtaken;
+        overtaken += store
+            .collect(&jobs, store.view().number, &mut pace)
+            .unwrap()
+            .overtaken;
         assert_eq!(audit(&node), rows, "seed {seed}");
         assert_swept(&node);
     }
@@ -230,7 +246,9 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
         fs.halt_after(skip);
         let result = node
             .store
-            .collect(&job(inputs(&node), 1), &mut |_| Pace::Go)
+            .collect(&job(inputs(&node), 1), node.store.view().number, &mut |_| {
+                Pace::Go
+            })
             .and_then(|_| node.store.sweep());
         let reached = !fs.disarm();
         check_after_crash(&fs, &engine, node, skip);
@@ -252,7 +270,9 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
                 Pace::Go
             }
         };
-        node.store.collect(&job(inputs(&node), 1), &mut pace).unwrap();
+        node.store
+            .collect(&job(inputs(&node), 1), node.store.view().number, &mut pace)
+            .unwrap();
         check_after_crash(&fs, &engine, node, stop);
     }
 }

@@ -31,7 +31,7 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace, Swept};
+pub use collect::{Collected, Pace, Statistics, Swept};
 pub use error::StoreError;
 pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
