@@ -128,16 +128,19 @@ impl Collector {
                     }
                     Err(error) => {
                         tracing::error!(%error, "collecting failed; nothing is lost, the inputs stay");
-                        let mut shared = self.shared();
-                        shared.requested = false;
-                        shared.last_error = Some(error.to_string());
-                        drop(shared);
+                        self.failed(&error);
                         tokio::time::sleep(FAILURE_PAUSE).await;
                         break;
                     }
                 }
             }
         }
+    }
+
+    fn failed(&self, error: &Failure) {
+        let mut shared = self.shared();
+        shared.requested = false;
+        shared.last_error = Some(error.to_string());
     }
 
     /// The limits to plan with, when a job may start.
