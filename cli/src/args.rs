@@ -53,9 +53,9 @@ pub struct Global {
     /// Output format [default: simple; table for status and members on a terminal]
     #[arg(short = 'w', long = "write-out", global = true, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Time for the command to be answered, such as 500ms, 5s or 2m
-    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
-    pub timeout: Duration,
+    /// Time for the command to be answered, such as 500ms, 5s or 2m [default: 10s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
     /// How keys are read and printed
     #[arg(long, global = true, value_enum, default_value_t = Encoding::Auto, value_name = "ENCODING")]
     pub encoding: Encoding,
@@ -117,6 +117,9 @@ pub enum Command {
     Leader(cmd::leader::LeaderCommand),
     /// Purge the Raft log of each given endpoint
     Purge(cmd::purge::PurgeArgs),
+    /// Show and control the garbage collection of each given endpoint
+    #[command(subcommand)]
+    Gc(cmd::gc::GcCommand),
     /// Measure the store, etcd or the disk
     #[command(after_help = cmd::bench::EXAMPLES)]
     Bench(nezha_ycsb::BenchArgs),

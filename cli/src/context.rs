@@ -10,6 +10,9 @@ use crate::encoding::Encoding;
 use crate::failure::Failure;
 use crate::units::format_duration;
 
+/// Time for a command to be answered where none is given; `--help` says so, too.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Resolved settings and the client.
 pub struct Context {
     /// The client of the given endpoints.
@@ -20,8 +23,10 @@ pub struct Context {
     pub format: Option<Format>,
     /// Of keys.
     pub encoding: Encoding,
-    /// Of the whole command.
+    /// Of the whole command: as given, or the default.
     pub timeout: Duration,
+    /// Whether the time-out was given: one that was bounds also what waits without a bound by default.
+    pub timeout_given: bool,
     /// Whether stdout is a terminal.
     pub stdout_is_terminal: bool,
     /// Whether stderr is a terminal.
@@ -33,8 +38,8 @@ pub struct Context {
 impl Context {
     /// Makes the client; connects nothing. `endpoints_from` says where the endpoints come from, for `--debug`.
     pub fn new(global: &Global, endpoints_from: &str) -> Result<Context, Failure> {
-        let options = options(global.timeout);
-        let client = Client::connect(&global.endpoints, options)?;
+        let timeout = global.timeout.unwrap_or(TIMEOUT);
+        let client = Client::connect(&global.endpoints, options(timeout))?;
         let stdout_is_terminal = std::io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let context = Context {
@@ -42,7 +47,8 @@ impl Context {
             endpoints: global.endpoints.clone(),
             format: global.format,
             encoding: global.encoding,
-            timeout: global.timeout,
+            timeout,
+            timeout_given: global.timeout.is_some(),
             stdout_is_terminal,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             colour: stdout_is_terminal && !no_colour,

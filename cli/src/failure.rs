@@ -48,6 +48,8 @@ pub enum Failure {
     Client(ClientError),
     /// The answer shows trouble; it has been printed already.
     Reported(Exit),
+    /// A node answered, and did not do what it was asked for.
+    Node { exit: Exit, text: String },
     /// The benchmark failed.
     Bench(anyhow::Error),
 }
@@ -67,7 +69,7 @@ impl Failure {
             Failure::Condition(_) => Exit::Condition,
             Failure::Usage(_) | Failure::Local { .. } => Exit::Usage,
             Failure::Client(error) => exit_of(error),
-            Failure::Reported(exit) => *exit,
+            Failure::Reported(exit) | Failure::Node { exit, .. } => *exit,
             Failure::Bench(error) => match error.downcast_ref::<BenchError>() {
                 Some(BenchError::Usage(_)) => Exit::Usage,
                 Some(BenchError::Unreachable(_)) => Exit::Unreachable,
@@ -86,10 +88,15 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Condition(text) | Failure::Usage(text) => f.write_str(text),
+            Failure::Condition(text) | Failure::Usage(text) | Failure::Node { text, .. } => f.write_str(text),
             Failure::Local { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Client(error) => {
-                write!(f, "{error}")?;
+                match error {
+                    ClientError::Refused { endpoint, .. } if is_unknown_call(error) => {
+                        write!(f, "{endpoint}: {UNKNOWN_CALL}")?;
+                    }
+                    error => write!(f, "{error}")?,
+                }
                 match advice(error) {
                     Some(advice) => write!(f, "\n{advice}"),
                     None => Ok(()),
@@ -105,6 +112,27 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         Failure::Client(error)
     }
+}
+
+/// Returns why a member did not answer, without its endpoint, for lines and tables that name it.
+pub fn cause(error: &ClientError) -> String {
+    match error {
+        error if is_unknown_call(error) => UNKNOWN_CALL.into(),
+        ClientError::Unavailable { failures } => match failures.first() {
+            Some(failure) => failure.cause.clone(),
+            None => "no answer".into(),
+        },
+        ClientError::Refused { error, .. } => error.message.clone(),
+        ClientError::OutcomeUnknown { cause, .. } => format!("outcome unknown: {cause}"),
+        error => error.to_string(),
+    }
+}
+
+const UNKNOWN_CALL: &str = "does not know this call: its kvd is older than this kvctl";
+
+/// Whether the server has no such method. That answer is the gRPC library's own, so it has no reason of ours.
+fn is_unknown_call(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { error, .. } if error.code == Code::Unimplemented && error.reason.is_none())
 }
 
 /// Returns the exit code for an error of the client library.
@@ -139,6 +167,9 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             } else {
                 "nothing was changed; `kvctl status` shows which members are up; --timeout waits longer"
             })
+        }
+        error if is_unknown_call(error) => {
+            Some("nothing was changed; `kvctl status` shows the version that each member runs")
         }
         _ => None,
     }

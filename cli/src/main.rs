@@ -4,6 +4,7 @@
 mod args;
 mod cmd;
 mod context;
+mod each;
 mod encoding;
 mod failure;
 mod output;
@@ -28,10 +29,13 @@ async fn main() -> ExitCode {
         _ => "the default",
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let writes = matches!(
-        cli.command,
-        Command::Put(_) | Command::Del(_) | Command::Member(_) | Command::Leader(_) | Command::Purge(_)
-    );
+    let writes = match &cli.command {
+        Command::Put(_) | Command::Del(_) | Command::Member(_) | Command::Leader(_) | Command::Purge(_) => {
+            true
+        }
+        Command::Gc(command) => command.writes(),
+        Command::Get(_) | Command::Scan(_) | Command::Status(_) | Command::Bench(_) => false,
+    };
     // Before anything is printed or sent. Without it an interrupt ends the process, too, with the signal's own code.
     if let Ok(interrupt) = signal(SignalKind::interrupt()) {
         tokio::spawn(exit_when_interrupted(interrupt, writes));
@@ -60,6 +64,7 @@ async fn run(cli: Cli, endpoints_from: &str) -> Result<(), Failure> {
         Command::Member(command) => cmd::member::run(&context, command).await,
         Command::Leader(command) => cmd::leader::run(&context, command).await,
         Command::Purge(args) => cmd::purge::run(&context, args).await,
+        Command::Gc(command) => cmd::gc::run(&context, command).await,
         Command::Bench(args) => cmd::bench::run(&context, args).await,
     }
 }

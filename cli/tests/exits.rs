@@ -137,6 +137,10 @@ fn every_help_has_examples() {
         &["leader", "show"],
         &["leader", "transfer"],
         &["purge"],
+        &["gc", "status"],
+        &["gc", "run"],
+        &["gc", "pause"],
+        &["gc", "resume"],
         &["bench"],
         &[],
     ] {

@@ -200,10 +200,14 @@ fn with_rocksdb_the_new_store_is_live_and_the_old_one_readable_until_let_go() {
     view.values().verify().unwrap();
     drop(view);
 
-    assert_eq!(node.store.sweep().unwrap(), 1, "somebody reads the old store");
+    assert_eq!(
+        node.store.sweep().unwrap().held,
+        1,
+        "somebody reads the old store"
+    );
     assert_eq!(rows(&old_view), old_rows);
     drop(old_view);
-    assert_eq!(node.store.sweep().unwrap(), 0);
+    assert_eq!(node.store.sweep().unwrap().held, 0);
     assert_eq!(node.store.data().stores().unwrap(), vec![2]);
 
     // The log goes on behind the snapshot, also after a restart in between: the marker excuses the short log.

@@ -1,7 +1,8 @@
-//! One file per command.
+//! One file or folder per command.
 
 pub mod bench;
 pub mod del;
+pub mod gc;
 pub mod get;
 pub mod leader;
 pub mod member;

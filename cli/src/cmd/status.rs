@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::args::Format;
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::each::each;
+use crate::failure::{Exit, Failure, cause};
 use crate::output::{cluster_id, layout, print, print_json, print_json_list};
 use crate::units::format_bytes;
 
@@ -64,7 +64,7 @@ async fn ask(client: &Client, given: &[String]) -> (Vec<Member>, Vec<Answer>) {
         let (client, endpoint) = (client.clone(), endpoint.clone());
         lists.spawn(async move { client.member_list_from(&endpoint).await });
     }
-    let asked_given = ask_each(client, given.to_vec()).await;
+    let asked_given = ask_each(client, given).await;
     // The list of the member that has applied most is the youngest.
     let mut newest: Option<(ResponseHeader, Vec<Member>)> = None;
     while let Some(joined) = lists.join_next().await {
@@ -89,24 +89,19 @@ async fn ask(client: &Client, given: &[String]) -> (Vec<Member>, Vec<Answer>) {
         .map(|member| member.client_endpoint.clone())
         .collect();
     let mut answers = asked_given;
-    answers.extend(ask_each(client, rest).await);
+    answers.extend(ask_each(client, &rest).await);
     (members, answers)
 }
 
-async fn ask_each(client: &Client, endpoints: Vec<String>) -> Vec<Answer> {
-    let mut tasks = JoinSet::new();
-    for (at, endpoint) in endpoints.into_iter().enumerate() {
+async fn ask_each(client: &Client, endpoints: &[String]) -> Vec<Answer> {
+    let ask = |endpoint: String| {
         let client = client.clone();
-        tasks.spawn(async move {
+        async move {
             let result = client.status(&endpoint).await;
-            (at, Answer { endpoint, result })
-        });
-    }
-    let mut answers = BTreeMap::new();
-    while let Some(joined) = tasks.join_next().await {
-        answers.extend(joined.ok());
-    }
-    answers.into_values().collect()
+            Answer { endpoint, result }
+        }
+    };
+    each(endpoints, ask).await
 }
 
 /// The state of the cluster as far as its members say.
@@ -394,18 +389,6 @@ impl Verdict {
         let text =
             format!("The cluster is healthy: {up} of {voters} voters answer, leader {name} (term {term}).");
         verdict(true, true, text)
-    }
-}
-
-/// Returns why a member did not answer, without its endpoint: the table names it.
-fn cause(error: &ClientError) -> String {
-    match error {
-        ClientError::Unavailable { failures } => match failures.first() {
-            Some(failure) => failure.cause.clone(),
-            None => "no answer".into(),
-        },
-        ClientError::Refused { error, .. } => error.message.clone(),
-        error => error.to_string(),
     }
 }
 

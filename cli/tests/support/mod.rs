@@ -62,6 +62,7 @@ impl Fake {
                     live_bytes: 3 << 20,
                     disk_bytes: 5 << 20,
                     disk_free_bytes: 7 << 30,
+                    uptime_ms: 3_600_000,
                     ..StatusResponse::default()
                 };
                 let state = State {

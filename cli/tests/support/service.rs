@@ -1,6 +1,6 @@
 //! What a fake node holds, and the services that answer from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,12 @@ pub struct State {
     /// Never answers calls of the KV service.
     pub hang: bool,
     pub status: StatusResponse,
+    /// What GcStatus answers, one after the other; the last one again and again.
+    pub gc: VecDeque<GcStatusResponse>,
+    /// Fails every call about garbage collection.
+    pub gc_failure: Option<Status>,
+    /// Calls that control garbage collection, in order.
+    pub gc_orders: Vec<&'static str>,
 }
 
 impl State {
@@ -73,6 +79,16 @@ impl State {
 pub struct Service(pub Arc<Mutex<State>>);
 
 impl Service {
+    /// Takes an order to the collector.
+    fn gc_order(&self, order: &'static str) -> Result<Option<ResponseHeader>, Status> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(failure) = &state.gc_failure {
+            return Err(failure.clone());
+        }
+        state.gc_orders.push(order);
+        Ok(state.header())
+    }
+
     async fn enter(&self) -> Result<(), Status> {
         let (failure, hang) = {
             let state = self.0.lock().unwrap();
@@ -297,5 +313,37 @@ impl MaintenanceService for Service {
             header: state.header(),
             purged_index,
         }))
+    }
+
+    async fn gc_status(&self, _: Request<GcStatusRequest>) -> Result<Response<GcStatusResponse>, Status> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(failure) = &state.gc_failure {
+            return Err(failure.clone());
+        }
+        let answer = match state.gc.len() {
+            0 => GcStatusResponse::default(),
+            1 => state.gc[0].clone(),
+            _ => state.gc.pop_front().unwrap(),
+        };
+        Ok(Response::new(GcStatusResponse {
+            header: state.header(),
+            name: format!("n{}", state.id),
+            ..answer
+        }))
+    }
+
+    async fn gc_run(&self, _: Request<GcRunRequest>) -> Result<Response<GcRunResponse>, Status> {
+        let header = self.gc_order("run")?;
+        Ok(Response::new(GcRunResponse { header }))
+    }
+
+    async fn gc_pause(&self, _: Request<GcPauseRequest>) -> Result<Response<GcPauseResponse>, Status> {
+        let header = self.gc_order("pause")?;
+        Ok(Response::new(GcPauseResponse { header }))
+    }
+
+    async fn gc_resume(&self, _: Request<GcResumeRequest>) -> Result<Response<GcResumeResponse>, Status> {
+        let header = self.gc_order("resume")?;
+        Ok(Response::new(GcResumeResponse { header }))
     }
 }

@@ -190,5 +190,9 @@ headed!(
     MemberAddResponse,
     MemberPromoteResponse,
     MemberRemoveResponse,
-    LeaderTransferResponse
+    LeaderTransferResponse,
+    GcStatusResponse,
+    GcRunResponse,
+    GcPauseResponse,
+    GcResumeResponse
 );

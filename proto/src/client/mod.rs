@@ -11,6 +11,7 @@ mod call;
 mod cluster;
 mod endpoint;
 mod error;
+mod gc;
 mod kv;
 mod options;
 mod pool;

@@ -11,8 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use nezha_api::v1::{
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PurgeRequest, PurgeResponse, PutRequest,
-    PutResponse, ResponseHeader, Row, ScanRequest, ScanResponse, StatusRequest, StatusResponse,
+    DeleteRequest, DeleteResponse, GcPauseRequest, GcPauseResponse, GcResumeRequest, GcResumeResponse,
+    GcRunRequest, GcRunResponse, GcStatusRequest, GcStatusResponse, GetRequest, GetResponse, PurgeRequest,
+    PurgeResponse, PutRequest, PutResponse, ResponseHeader, Row, ScanRequest, ScanResponse, StatusRequest,
+    StatusResponse,
     kv_service_server::{KvService, KvServiceServer},
     maintenance_service_server::{MaintenanceService, MaintenanceServiceServer},
 };
@@ -201,6 +203,22 @@ impl MaintenanceService for Member {
     }
 
     async fn purge(&self, _: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn gc_status(&self, _: Request<GcStatusRequest>) -> Result<Response<GcStatusResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn gc_run(&self, _: Request<GcRunRequest>) -> Result<Response<GcRunResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn gc_pause(&self, _: Request<GcPauseRequest>) -> Result<Response<GcPauseResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn gc_resume(&self, _: Request<GcResumeRequest>) -> Result<Response<GcResumeResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
 }
