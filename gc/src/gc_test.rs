@@ -85,15 +85,17 @@ fn golden_bytes() {
 #[test]
 fn names_round_trip_and_others_are_no_segments() {
     let id = SegmentId::sorted(0xabc);
-    let name = format::file_name(3, id);
-    assert_eq!(name, Path::new("L3-0000000000000abc.val"));
-    assert_eq!(format::parse_file_name(&name), Some((3, id)));
+    let name = format::file_name(2, id);
+    assert_eq!(name, Path::new("L2-0000000000000abc.val"));
+    assert_eq!(format::parse_file_name(&name), Some((2, id)));
     for name in [
         "",
-        "L3-abc.val",
+        "L2-abc.val",
         "L-0000000000000abc.val",
         "L300-0000000000000abc.val",
-        "L3-0000000000000ABC.val",
+        "L2-0000000000000ABC.val",
+        "L0-0000000000000abc.val",
+        "L3-0000000000000abc.val",
     ] {
         assert_eq!(format::parse_file_name(Path::new(name)), None, "{name}");
     }
