@@ -132,7 +132,8 @@ const UNKNOWN_CALL: &str = "does not know this call: its kvd is older than this 
 
 /// Whether the server has no such method. That answer is the gRPC library's own, so it has no reason of ours.
 fn is_unknown_call(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { error, .. } if error.code == Code::Unimplemented && error.reason.is_none())
+    let answer = error.api_error();
+    answer.is_some_and(|answer| answer.code == Code::Unimplemented && answer.reason.is_none())
 }
 
 /// Returns the exit code for an error of the client library.

@@ -12,8 +12,8 @@ Examples:
   kvctl gc pause
   kvctl --endpoints 10.0.0.1:7379,10.0.0.2:7379 gc pause
 
-Stops the collector of each given endpoint, a running job included: what it has copied stays, the rest is done after
-`kvctl gc resume`. A node that starts again is not paused.
+Stops the collector of each given endpoint, a running job included: what it has copied stays,
+the rest is done after `kvctl gc resume`. A node that starts anew is not paused.
 Exits with 0 if every endpoint has obeyed, else as the first that has not: 3, 4 or 5.
 JSON keys: endpoint, paused (null if not known), error.";
 

@@ -22,12 +22,14 @@ Examples:
   kvctl gc run --wait
   kvctl --endpoints 10.0.0.1:7379,10.0.0.2:7379 gc run --wait --timeout 30m
 
-Has each given endpoint collect; `kvctl gc status` shows how far it is. Interrupting the wait, or its time-out, does
-not stop the collection: `kvctl gc pause` does.
-Exits with 0 if every endpoint collects (with --wait: has collected), else as the first that does not: 3, 4 or 5 if it
-does not answer; with --wait also 1 if it is paused, 5 if time runs out, 6 if a job failed or the node started anew.
-JSON keys: endpoint, outcome (requested, collected, failed, paused, timed-out, restarted, unanswered), error; with
---wait also jobs_finished, bytes_copied, files_removed: what happened meanwhile.";
+Has each given endpoint collect; `kvctl gc status` shows how far it is. Interrupting the wait, or
+its time-out, does not stop the collection: `kvctl gc pause` does.
+Exits with 0 if every endpoint collects (with --wait: has collected), else as the first that does
+not: 3, 4 or 5 if it does not answer or refuses; with --wait also 1 if it is paused, 5 if time
+runs out, 6 if a job failed or the node has started anew.
+JSON keys: endpoint, outcome (requested, collected, failed, paused, timed-out, restarted,
+unanswered), error; with --wait also what happened meanwhile: jobs_finished, bytes_copied,
+files_removed.";
 
 /// Arguments of `kvctl gc run`.
 #[derive(Debug, Args)]
@@ -65,8 +67,11 @@ struct OutcomeJson<'a> {
 /// Asks all endpoints for a run, waits for them if told, and prints what came of it.
 pub async fn run(context: &Context, args: RunArgs) -> Result<(), Failure> {
     let until = context.timeout_given.then(|| Instant::now() + context.timeout);
-    // A bound of the wait in hours does not mean that one question may take hours.
-    let client = context.client_with_timeout(context.timeout.min(TIMEOUT))?;
+    let client = match args.wait {
+        // A bound of the wait in hours does not mean that one question may take hours.
+        true => context.client_with_timeout(context.timeout.min(TIMEOUT))?,
+        false => context.client.clone(),
+    };
     let bars = MultiProgress::with_draw_target(match context.stderr_is_terminal && args.wait {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),

@@ -17,15 +17,16 @@ Examples:
   kvctl --endpoints 10.0.0.1:7379,10.0.0.2:7379 gc status
   kvctl gc status -w json
 
-Asks each given endpoint about its own files; one that does not answer stays in the table. Level 0 is the sealed
-segments of the log, 1 sorted runs, 2 the bottom run; GARBAGE is what collecting all of a level would give back.
-A file stays (\"pinned\") while an open scan or transfer may read it (read), or while Raft, or a follower that lags,
-may need its entries (log).
+Asks each given endpoint about its own files; one that does not answer stays in the table.
+Level 0 is the sealed segments of the log, 1 sorted runs, 2 the bottom run; GARBAGE is what
+collecting all of a level would give back. A file is pinned while an open scan or transfer may
+read it (read), or while Raft, or a follower that lags, may need its entries (log).
 Exits with 0 if every endpoint answers, else as for the first that does not: 3, 4 or 5.
-JSON keys of a node: endpoint, error, name, automatic, paused, requested, levels (level, files, bytes,
-live_bytes, garbage_bytes), file_bytes, live_bytes, space_amplification, job (null, or reason, inputs, output_level,
-copy_bytes, copied_bytes, elapsed_ms), pins (file, bytes, reason), jobs_finished, bytes_copied, files_removed,
-last_error, bytes_per_second, cluster_id, node_id, leader_id, term, revision; the first two if it does not answer.
+JSON keys of a node: endpoint, error, name, automatic, paused, requested, levels (level, files,
+bytes, live_bytes, garbage_bytes), file_bytes, live_bytes, space_amplification, job (null, or
+reason, inputs, output_level, copy_bytes, copied_bytes, elapsed_ms), pins (file, bytes, reason),
+jobs_finished, bytes_copied, files_removed, last_error, bytes_per_second, cluster_id, node_id,
+leader_id, term, revision; only the first two if it does not answer.
 jsonl prints one node per line.";
 
 /// Most pins of a node that are shown for people; JSON has all of them.

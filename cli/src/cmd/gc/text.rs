@@ -63,9 +63,10 @@ pub fn progress(job: &GcJob) -> String {
     if job.copy_bytes == 0 {
         return "nothing to copy".into();
     }
-    let percent = job.copied_bytes.min(job.copy_bytes) as f64 / job.copy_bytes as f64 * 100.0;
+    // Rounded down: 100 only when it is done.
+    let percent = (job.copied_bytes.min(job.copy_bytes) as f64 / job.copy_bytes as f64 * 100.0).floor();
     let mut text = format!(
-        "{} of {} copied, {percent:.0}%",
+        "{} of {} copied, {percent}%",
         format_bytes(job.copied_bytes),
         format_bytes(job.copy_bytes)
     );
@@ -115,6 +116,8 @@ mod tests {
         assert_eq!(task(&job), "garbage job, 3 files into level 1");
         assert_eq!(progress(&job), "10MiB of 40MiB copied, 25%, 4MiB/s");
         job.elapsed_ms = 0;
+        job.copied_bytes = job.copy_bytes - 1;
+        assert_eq!(progress(&job), "40MiB of 40MiB copied, 99%");
         // Copies may come to more than was planned: the percentage does not.
         job.copied_bytes = 50 << 20;
         assert_eq!(progress(&job), "50MiB of 40MiB copied, 100%");

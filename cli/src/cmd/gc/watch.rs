@@ -148,7 +148,7 @@ impl Progress {
     /// Adds a bar below the others.
     pub fn new(bars: &MultiProgress, endpoint: &str, terminal: bool) -> Progress {
         let bar = bars.add(ProgressBar::new(1));
-        if let Ok(style) = ProgressStyle::with_template("{prefix}: {bar:20} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix}: {bar:15} {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(endpoint.to_owned());
@@ -162,6 +162,7 @@ impl Progress {
 
     fn show(&mut self, job: Option<&GcJob>) {
         let Some(job) = job else {
+            self.bar.set_position(0);
             self.bar.set_message("looks for garbage");
             return;
         };
