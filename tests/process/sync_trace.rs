@@ -1,7 +1,8 @@
 //! Goal: each acknowledgement follows a successful fdatasync of its bytes on two nodes.
 //! Method: strace of all three nodes. For each acknowledged key the trace must show, on at least two nodes and before
 //! the moment the client had its answer, a finished write of the record and after it a finished fdatasync of that file.
-//! Every fdatasync is delayed by the tracer, so that an acknowledgement that does not wait for it stands out.
+//! Every fdatasync is delayed by the tracer, by far more than an acknowledgement takes on a busy machine, so that one that
+//! does not wait for it stands out.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ pub fn early_acknowledgements(program: PathBuf, env: &[(String, String)], seed: 
             Tracer::attach(
                 cluster.nodes[i].process().pid(),
                 output,
-                &["fdatasync,fsync:delay_enter=15000"],
+                &["fdatasync,fsync:delay_enter=100000"],
             )
         })
         .collect();
