@@ -42,7 +42,7 @@ pub struct View {
     state: AppliedState,
     chunks: mpsc::Receiver<io::Result<Vec<peer::SnapshotItem>>>,
     /// Entries after the view, for whoever receives it.
-    _log: LogPin,
+    log: LogPin,
 }
 
 impl View {
@@ -74,7 +74,7 @@ impl View {
             snapshot: SnapshotData::View(Self {
                 state,
                 chunks,
-                _log: pin,
+                log: pin,
             }),
         }))
     }
@@ -86,6 +86,7 @@ impl View {
 
     /// Next records in key order; None at the end. Errors: damage, by file and offset; nothing damaged is sent on.
     pub async fn next_chunk(&mut self) -> io::Result<Option<Vec<peer::SnapshotItem>>> {
+        self.log.in_use();
         self.chunks.recv().await.transpose()
     }
 
