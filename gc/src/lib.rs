@@ -3,7 +3,8 @@
 //! A record has the same bytes here as in the log it came from: copied, never encoded again, checked at every read.
 //! A segment appears under its name only when it is complete and durable, so the directory listing is the truth.
 //!
-//! Start at [`SegmentWriter`] and [`ValueSegments`]; every byte layout is in [`format`].
+//! Start at [`SegmentWriter`] and [`ValueSegments`]; what to collect next is decided in [`mod@plan`]; every byte layout is in
+//! [`mod@format`].
 //!
 //! Architecture invariant: this crate is synchronous and knows no tokio, openraft, rocksdb or prost; every file operation
 //! goes through [`nezha_vlog::fs::Fs`].
@@ -13,6 +14,7 @@
 
 mod error;
 pub mod format;
+pub mod plan;
 mod segment;
 mod segments;
 mod writer;
