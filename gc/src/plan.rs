@@ -28,6 +28,15 @@ mod limits;
 mod map;
 mod pressure;
 
+#[cfg(test)]
+mod contract_test;
+#[cfg(test)]
+mod plan_test;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod sim_test;
+
 use std::fmt;
 
 use bytes::Bytes;
