@@ -35,8 +35,8 @@ impl<'m, 'a> Candidates<'m, 'a> {
         let room = pressure.headroom_bytes();
         let calm = pressure.slow_bytes.saturating_sub(pressure.file_bytes);
         let budget = portion(allowed, u64::from(limits.job_per_mille))
-            .max(limits.segment_bytes.saturating_mul(4))
-            .min(limits.job_bytes_max);
+            .min(limits.job_bytes_max)
+            .max(limits.segment_bytes.saturating_mul(4));
         let urgent = pressure.urgent_bytes;
         Candidates {
             map,

@@ -24,9 +24,9 @@ pub struct Limits {
     /// Garbage of this many bytes is always allowed: a few segments. Default 1 GiB, at least eight segments of the log.
     pub space_floor_bytes: u64,
     /// Live bytes copied by one job at most, per 1000 bytes of the garbage allowed: outputs and inputs are there together
-    /// for a while. Default 125, range 20..=500. Small stores: at least four segments.
+    /// for a while. Default 125, range 20..=500.
     pub job_per_mille: u32,
-    /// ... and at most this many bytes. Default 8 GiB, at least `segment_bytes`.
+    /// ... and at most this many bytes, but always four outputs, or two segments might never be merged. Default 8 GiB.
     pub job_bytes_max: u64,
     /// Length at which an output ends. Default 64 MiB.
     pub segment_bytes: u64,

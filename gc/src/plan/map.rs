@@ -135,19 +135,16 @@ impl<'a> Map<'a> {
 
     /// Keys before which the outputs of L1 should end, so that each part intersects about `target` live bytes of L2.
     ///
-    /// All are first keys of groups within `keys`, `None` for everything. Where there is a choice, the one where most
-    /// other segments of L1 end too: parts of different runs that end together are merged together, without
+    /// All lie between groups that `keys` intersects, `None` for everything. Where there is a choice, it is where fewest
+    /// other segments of L1 have keys on both sides: parts of different runs that end together are merged together, without
     /// dragging their neighbours along.
     pub(super) fn cuts(&self, keys: Option<&KeyRange>, target: u64) -> Vec<Bytes> {
-        let starts = |below: &Bytes| self.groups.partition_point(|group| group.keys.first <= *below);
-        let within = match keys {
-            Some(keys) => starts(&keys.first)..starts(&keys.last),
-            // Before the first group is no cut: nothing of L2 is there.
-            None => 1.min(self.groups.len())..self.groups.len(),
-        };
+        let span = keys.map_or(0..self.groups.len(), |keys| span(&self.groups, keys));
+        // Not before the first group: a cut there could be the inputs' own first key, and part nothing.
+        let within = (span.start + 1).min(span.end)..span.end;
         let fences = self.fences(&within);
         let mut cuts: Vec<Bytes> = Vec::new();
-        let mut from = within.start.saturating_sub(1);
+        let mut from = span.start;
         let mut best: Option<(usize, u64, usize)> = None;
         let mut at = within.start;
         while at < within.end {

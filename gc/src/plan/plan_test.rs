@@ -317,6 +317,25 @@ fn a_wide_segment_is_cut_before_it_is_merged() {
     assert_eq!(job, (Reason::Overlap, LEVEL_RUNS, vec![9], vec!["e".into()]));
 }
 
+/// The cut was before its own first key, again and again.
+#[test]
+fn a_wide_segment_that_begins_between_two_of_l2_is_cut_inside() {
+    let limits = Limits {
+        overlap_max: 1,
+        job_bytes_max: 4 * SEGMENT,
+        ..limits()
+    };
+    let keys = [("a", "b"), ("d", "e"), ("f", "g"), ("h", "i"), ("j", "k")];
+    let mut stats = vec![run(9, "c", "k")];
+    stats.extend(
+        (1..)
+            .zip(keys)
+            .map(|(number, keys)| sorted(LEVEL_BOTTOM, number, keys, 1000)),
+    );
+    let job = shown(planned(&stats, &limits));
+    assert_eq!(job, (Reason::Overlap, LEVEL_RUNS, vec![9], vec!["h".into()]));
+}
+
 #[test]
 fn segments_of_l2_that_a_crash_left_overlapping_are_merged() {
     let stats = [

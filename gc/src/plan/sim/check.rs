@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nezha_vlog::SegmentId;
 
-use super::super::{Job, LEVEL_BOTTOM, LEVEL_RUNS, Limits, Reason, SegmentStat, Usage, portion, pressure};
+use super::super::{
+    Job, KeyRange, LEVEL_BOTTOM, LEVEL_RUNS, Limits, Reason, SegmentStat, Usage, portion, pressure,
+};
 use super::{Segment, Sim};
 
 /// Asserts what a plan promises.
@@ -28,8 +30,10 @@ pub(in crate::plan) fn check_job(job: &Job, stats: &[SegmentStat], usage: Usage,
     assert_eq!(job.freed_bytes, sum(SegmentStat::garbage_bytes));
     assert!(inputs.iter().all(|id| by_id[id].live_bytes > 0));
     let from_log = inputs.iter().any(|id| id.is_log());
-    let helps = job.freed_bytes > 0 || inputs.len() > 1 || from_log || !job.cuts.is_empty();
-    assert!(helps, "neither frees nor merges: {job:?}");
+    let parts = |keys: &KeyRange| job.cuts.iter().any(|cut| keys.first < *cut && *cut <= keys.last);
+    let split = job.keys.as_ref().is_some_and(parts);
+    let helps = job.freed_bytes > 0 || inputs.len() > 1 || from_log || split;
+    assert!(helps, "neither frees, merges nor parts: {job:?}");
     assert_eq!(job.keys.is_none(), from_log);
     if job.output_level == LEVEL_BOTTOM {
         let hull = job.keys.as_ref().expect("log segments are not merged into L2");
@@ -60,8 +64,8 @@ pub(in crate::plan) fn check_job(job: &Job, stats: &[SegmentStat], usage: Usage,
     }
     let allowed = pressure(stats, usage, limits).allowed_bytes();
     let most = portion(allowed, u64::from(limits.job_per_mille))
-        .max(limits.segment_bytes.saturating_mul(4))
-        .min(limits.job_bytes_max);
+        .min(limits.job_bytes_max)
+        .max(limits.segment_bytes.saturating_mul(4));
     // The smallest job is a segment alone, or what overlaps in one place of L2: after a crash, old and new of one job.
     let largest = inputs.iter().map(|id| by_id[id].live_bytes).max().unwrap_or(0);
     assert!(
