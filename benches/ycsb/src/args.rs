@@ -57,6 +57,15 @@ pub enum Target {
     All,
 }
 
+/// How often each key is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Distribution {
+    /// All equally often.
+    Uniform,
+    /// As in YCSB: the n-th most popular in proportion to 1/n^0.99; popular keys lie anywhere in key order.
+    Zipfian,
+}
+
 /// What a read must reflect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Consistency {
@@ -125,8 +134,11 @@ pub struct PutArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: Option<u64>,
     /// Write each key once, in hashed order.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "distribution")]
     pub unique: bool,
+    /// Which keys are overwritten.
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub distribution: Distribution,
     /// Write a line for every acknowledged put to this file: when it started and ended, in microseconds since 1970.
     #[arg(long, value_name = "FILE")]
     pub ack_log: Option<PathBuf>,

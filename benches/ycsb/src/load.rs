@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
+use rand_distr::Zipf;
 use tokio::task::JoinSet;
 
 use crate::{
     acks::AckLog,
-    args::{DriverKind, LoadArgs},
+    args::{Distribution, DriverKind, LoadArgs},
     driver::{Driver, Routes, etcd, nezha},
     errors::{BenchError, OpError, error_of_run},
     process::{self, ProcessReport},
@@ -26,6 +27,8 @@ use crate::{
 
 /// A client that fails for this long while loading keys gives up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+/// Exponent of YCSB's zipfian distribution.
+const ZIPFIAN_EXPONENT: f64 = 0.99;
 /// Pause of a client after a failure, in milliseconds: short beside an election, long beside a refusal.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 2..=8;
 
@@ -311,7 +314,11 @@ impl<D: Driver> Client<D> {
                 let number = self.phase.next.fetch_add(1, Ordering::Relaxed);
                 keys.is_none_or(|keys| number < keys).then_some(number)
             }
-            Operation::Overwrite { keys } | Operation::Get { keys } => {
+            Operation::Overwrite {
+                keys,
+                distribution: Distribution::Zipfian,
+            } => Some(zipfian(keys, &mut self.random)),
+            Operation::Overwrite { keys, .. } | Operation::Get { keys } => {
                 Some(self.random.random_range(0..keys))
             }
             Operation::Scan { keys, length } => Some(self.random.random_range(0..=keys - length)),
@@ -414,6 +421,14 @@ impl<D: Driver> Client<D> {
             message: format!("no answer within {:?}", self.phase.op_timeout),
         }
     }
+}
+
+/// A key number below `keys`, the lowest most often. Names of keys are hashes of their numbers: popular ones lie anywhere.
+fn zipfian(keys: u64, random: &mut Xoshiro256PlusPlus) -> u64 {
+    // Rejection sampling: nothing is precomputed, so that it can be made for each key.
+    let distribution =
+        Zipf::new(keys as f64, ZIPFIAN_EXPONENT).expect("there is a key, and the exponent is positive");
+    (random.sample(distribution) as u64).clamp(1, keys) - 1
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 
 use crate::{
-    args::{Consistency, GetArgs, LoadArgs, PutArgs, ScanArgs},
+    args::{Consistency, Distribution, GetArgs, LoadArgs, PutArgs, ScanArgs},
     errors::BenchError,
 };
 
@@ -16,7 +16,7 @@ const OVERWRITE_KEYS: u64 = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// Overwrite a random key.
-    Overwrite { keys: u64 },
+    Overwrite { keys: u64, distribution: Distribution },
     /// Write the next key that was not written; the run ends after `keys`.
     PutNext { keys: Option<u64> },
     /// Read a random key.
@@ -44,7 +44,7 @@ impl Operation {
     pub(crate) fn keys(self) -> Option<u64> {
         match self {
             Operation::PutNext { keys } => keys,
-            Operation::Overwrite { keys } | Operation::Get { keys } | Operation::Scan { keys, .. } => {
+            Operation::Overwrite { keys, .. } | Operation::Get { keys } | Operation::Scan { keys, .. } => {
                 Some(keys)
             }
         }
@@ -70,6 +70,7 @@ impl Workload {
         } else {
             Operation::Overwrite {
                 keys: args.keys.unwrap_or(OVERWRITE_KEYS),
+                distribution: args.distribution,
             }
         };
         Ok(Workload {

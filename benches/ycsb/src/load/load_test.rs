@@ -5,7 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
-use super::{fake::Fake, measure};
+use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+
+use super::{fake::Fake, measure, zipfian};
 use crate::{
     args::{BenchArgs, BenchCommand, DriverKind, StatusArgs},
     report::LoadReport,
@@ -190,4 +192,20 @@ async fn the_status_names_the_leader() {
     };
     let status = status::collect(&args, &[nobody.to_string()]).await.unwrap();
     assert!(!status.ready && status.leader.is_none());
+}
+
+#[test]
+fn zipfian_keys_are_popular_in_their_order() {
+    const KEYS: u64 = 1000;
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
+    let mut counts = vec![0u32; KEYS as usize];
+    for _ in 0..100_000 {
+        counts[zipfian(KEYS, &mut random) as usize] += 1;
+    }
+    // 1/n^0.99 over 1000 keys: the first has about an eighth of all, ten times as many as the tenth.
+    assert!((12_000..15_000).contains(&counts[0]), "{}", counts[0]);
+    let ratio = f64::from(counts[0]) / f64::from(counts[9]);
+    assert!((8.5..11.5).contains(&ratio), "{ratio}");
+    assert!(counts[KEYS as usize - 1] < 50, "{}", counts[KEYS as usize - 1]);
+    assert_eq!(zipfian(1, &mut random), 0);
 }
