@@ -6,12 +6,16 @@
 mod check;
 mod collect;
 mod error;
+mod halts;
+mod hash;
 mod pins;
 mod staging;
 mod view;
 
 #[cfg(test)]
 mod collect_test;
+#[cfg(test)]
+mod hash_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
@@ -33,11 +37,13 @@ use crate::index::{Engine, Index, IndexEntry};
 pub use check::{Breach, LogFacts, check_order, check_segments};
 pub use collect::{Collected, Pace, Statistics, Swept};
 pub use error::StoreError;
+pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
 use collect::Retired;
+use halts::Halts;
 use staging::Leftovers;
 
 /// Settings of a store.
@@ -73,6 +79,8 @@ pub struct Store {
     view: ArcSwap<View>,
     /// Taken by whoever changes the index, or which index is live: apply, relocation, install. (I6)
     commits: Mutex<()>,
+    /// Indices at which apply halts for a view.
+    halts: Halts,
     /// Replaced views that somebody may still read from, oldest first, and what goes with them.
     retired: Mutex<Retired>,
     /// Lowest id that a new value segment may have.
@@ -125,6 +133,7 @@ impl Store {
             next_value: AtomicU64::new(collect::first_free_id(&view)),
             view: ArcSwap::from_pointee(view),
             commits: Mutex::default(),
+            halts: Halts::default(),
             retired: Mutex::default(),
             log_pins: LogPins::default(),
             leftovers: Leftovers::default(),
@@ -208,6 +217,7 @@ impl Store {
             .fetch_max(collect::first_free_id(&view), Ordering::Relaxed);
         let old = self.view.swap(view);
         self.retired().push(old, Vec::new());
+        self.halts.reached(applied.index);
         Ok(())
     }
 
