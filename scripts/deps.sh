@@ -2,6 +2,10 @@
 # Installs with apt what is missing. Usage: deps.sh build [test]. Does nothing, without network, when all is there.
 set -euo pipefail
 
+if [ "$#" -eq 0 ]; then
+    echo "usage: deps.sh build [test]" >&2
+    exit 2
+fi
 missing=()
 need_command() { # command, Debian package
     if ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; then missing+=("$2"); fi

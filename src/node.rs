@@ -7,23 +7,26 @@ use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::peer::peer_service_server::PeerServiceServer;
+use nezha_gc::plan::Limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bootstrap::{self, BootError, Established};
-use crate::collector::{self, Collector};
+use crate::collector::{self, Collector, Gate};
 use crate::config::{Config, GcMode, MIB};
 use crate::exit::{self, NodeError};
 use crate::identity::{DataDir, Identity};
 use crate::index::{RocksEngine, RocksOptions};
 use crate::raft::{Consensus, PeerIdentity, PeerServer, Settings};
-use crate::server::{self, Context, Front, PeerPort, disk_free_bytes};
-use crate::store::{Store, StoreOptions};
+use crate::server::{self, Context, Front, PeerPort};
+use crate::store::{DiskSpace, Store, StoreOptions, disk_space};
 
-/// A node does not start with less free space.
+/// A node does not start in a new directory with less free space.
 const START_FREE_BYTES_MIN: u64 = 64 * MIB;
+/// What writes leave to gc by default: a twentieth of the disk, but not more than this.
+const DISK_RESERVE_BYTES_MAX: u64 = 512 * MIB;
 /// The last part of a stop, after drain and leader transfer: closing files. Then the process ends anyway: nothing that
 /// was acknowledged depends on it.
 const CLOSE_WAIT: Duration = Duration::from_secs(120);
@@ -136,7 +139,7 @@ struct Node {
 impl Node {
     /// Starts a node: directory, ports, identity, store, Raft, services, in this order.
     async fn start(config: Config) -> Result<Self, NodeError> {
-        check_space(&config.data_dir)?;
+        let disk_reserve_bytes = check_space(&config)?;
         let dir = config.data_dir.clone();
         let data = blocking("opening the data directory", move || DataDir::open(&dir)).await?;
         let data = Arc::new(data.map_err(BootError::from)?);
@@ -196,7 +199,9 @@ impl Node {
         let settings = raft_settings(&config, message_bytes_max);
         let consensus = Consensus::start(&settings, store.clone(), writer, &peer_server).await?;
         form_cluster(&config, &identity, &consensus).await?;
-        let collector = Collector::spawn(store.clone(), consensus.clone(), collector_settings(&config));
+        let gate = Arc::new(Gate::new(disk_reserve_bytes));
+        let settings = collector_settings(&config);
+        let collector = Collector::spawn(store.clone(), consensus.clone(), gate, settings);
         let context = Arc::new(Context::new(
             &config,
             identity.cluster_id,
@@ -286,9 +291,11 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Refuses to start on a file system that is full, before anything is written to it.
-fn check_space(data_dir: &Path) -> Result<(), NodeError> {
-    let mut dir = data_dir;
+/// Refuses to start on a file system that is full, before anything is written to it. A node that was here before needs
+/// less: gc may free some.
+fn check_space(config: &Config) -> Result<u64, NodeError> {
+    let mut dir = config.data_dir.as_path();
+    let was_here = dir.exists();
     // The directory may not be there yet; what counts is where it will be.
     while !dir.as_os_str().is_empty() && !dir.exists() {
         let Some(parent) = dir.parent() else { break };
@@ -299,18 +306,24 @@ fn check_space(data_dir: &Path) -> Result<(), NodeError> {
     } else {
         dir
     };
-    let free = disk_free_bytes(dir).map_err(|source| NodeError::System {
+    let DiskSpace { total, free } = disk_space(dir).map_err(|source| NodeError::System {
         what: format!("cannot tell the free space of {}", dir.display()),
         source,
     })?;
-    if free < START_FREE_BYTES_MIN {
+    let default = (total / 20).min(DISK_RESERVE_BYTES_MAX);
+    let reserve = config.disk_reserve_bytes.unwrap_or(default);
+    let needed = match was_here {
+        true => START_FREE_BYTES_MIN.min(reserve / 4),
+        false => START_FREE_BYTES_MIN,
+    };
+    if free < needed {
         return Err(NodeError::NoSpace {
-            dir: data_dir.display().to_string(),
+            dir: config.data_dir.display().to_string(),
             free,
-            needed: START_FREE_BYTES_MIN,
+            needed,
         });
     }
-    Ok(())
+    Ok(reserve)
 }
 
 async fn listen(addr: &str, option: &'static str) -> Result<TcpListener, NodeError> {
@@ -367,6 +380,7 @@ async fn open_store(
         .with_cache_bytes(config.log_cache_bytes);
     let options = StoreOptions {
         log,
+        value_segment_bytes: value_segment_bytes(config),
         ..StoreOptions::default()
     };
     let data = data.clone();
@@ -400,12 +414,24 @@ fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
 }
 
 fn collector_settings(config: &Config) -> collector::Settings {
+    let defaults = Limits::default();
     collector::Settings {
         automatic: config.gc == GcMode::Auto,
         bytes_per_second: config.gc_bytes_per_second,
         lagging_log_bytes_max: config.lagging_log_bytes_max,
-        ..collector::Settings::default()
+        limits: Limits {
+            space_amplification_max_per_mille: config.space_amplification_max_per_mille,
+            space_floor_bytes: config.space_floor_bytes,
+            l0_debt_bytes_min: defaults.l0_debt_bytes_min.min(config.space_floor_bytes / 2),
+            segment_bytes: value_segment_bytes(config),
+            ..defaults
+        },
     }
+}
+
+/// Half of a log segment: the outputs of the smallest job, two of them, are no longer than its input.
+fn value_segment_bytes(config: &Config) -> u64 {
+    (config.log_segment_bytes / 2).min(StoreOptions::default().value_segment_bytes)
 }
 
 /// True until this node has taken part in anything.
@@ -440,11 +466,26 @@ async fn become_ready(context: Arc<Context>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Options;
 
     #[test]
     fn free_space_is_asked_where_the_directory_will_be() {
         let dir = tempfile::tempdir().unwrap();
-        check_space(&dir.path().join("not/there/yet")).unwrap();
-        check_space(Path::new("relative/not/there")).unwrap();
+        let check = |data_dir: &Path, reserve: u64| {
+            let options = Options {
+                name: Some("n1".into()),
+                data_dir: Some(data_dir.to_path_buf()),
+                disk_reserve_bytes: Some(reserve),
+                ..Options::default()
+            };
+            check_space(&options.resolve(|_| None).unwrap())
+        };
+        assert_eq!(
+            check(&dir.path().join("not/there/yet"), 16 * MIB).unwrap(),
+            16 * MIB
+        );
+        check(Path::new("relative/not/there"), 0).unwrap();
+        // A directory that is there is one of a node that was here: it needs a quarter of its reserve, 64 MiB at most.
+        check(dir.path(), 1 << 50).unwrap();
     }
 }

@@ -8,7 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use nezha_api::v1::{GcJob, GcLevel, GcPin, GcStatusResponse};
+use nezha_api::v1::{GcDebt, GcJob, GcLevel, GcPin, GcSpace, GcStatusResponse};
 use support::{Fake, Output, closed_endpoint, command, kvctl};
 use tonic::Status;
 
@@ -51,6 +51,7 @@ fn busy(copied_bytes: u64) -> GcStatusResponse {
             copy_bytes: 84 << 20,
             copied_bytes,
             elapsed_ms: 3000,
+            bytes_per_second: 8 << 20,
         }),
         ..idle()
     }
@@ -76,6 +77,22 @@ fn status_of_each_node() {
         paused: true,
         bytes_per_second: 64 << 20,
         last_error: "values/9 is damaged at offset 4096".into(),
+        space: Some(GcSpace {
+            state: "refuse".into(),
+            bound_bytes: 400 << 20,
+            held_garbage_bytes: 20 << 20,
+            disk_free_bytes: 10 << 20,
+            disk_reserve_bytes: 512 << 20,
+            disk_low: true,
+            writes_slowed: 1,
+            writes_refused: 3,
+        }),
+        debt: Some(GcDebt {
+            l0_bytes: 300 << 20,
+            l0_bytes_max: 512 << 20,
+            overlap: 2,
+            overlap_max: 12,
+        }),
         ..busy(21 << 20)
     };
     play(&nodes[1], [second]);
@@ -94,7 +111,9 @@ fn status_of_each_node() {
             .to_owned(),
         "n2: automatic, paused, run requested; garbage job, 3 files into level 1: 21MiB of 84MiB copied, 25%, \
          7MiB/s; at most 64MiB/s; space amplification 2.50 (400MiB for 160MiB live); \
-         7 jobs finished, 3GiB copied, 21 files removed; last error: values/9 is damaged at offset 4096"
+         THE DISK IS NEARLY FULL, writes are refused (10MiB free, 512MiB kept for gc), space refuse, bound 400MiB, \
+         20MiB of garbage held, 1 write slowed, 3 refused; to sort: 300MiB of log (limit 512MiB), 2 files over one key \
+         (limit 12); 7 jobs finished, 3GiB copied, 21 files removed; last error: values/9 is damaged at offset 4096"
             .to_owned(),
     ];
     assert_eq!(status.words(), expected);
@@ -166,6 +185,11 @@ fn status_as_json() {
     };
     let state = GcStatusResponse {
         pins: vec![pin],
+        space: Some(GcSpace {
+            state: "calm".into(),
+            bound_bytes: 1 << 30,
+            ..GcSpace::default()
+        }),
         ..busy(1 << 20)
     };
     play(&node, [state]);
@@ -185,7 +209,7 @@ fn status_as_json() {
         "space_amplification": 2.5,
         "job": {
             "reason": "garbage", "inputs": 3, "output_level": 1, "copy_bytes": 84 << 20, "copied_bytes": 1 << 20,
-            "elapsed_ms": 3000,
+            "elapsed_ms": 3000, "bytes_per_second": 8 << 20,
         },
         "pins": [{ "file": "7.log", "bytes": 4096, "reason": "log" }],
         "jobs_finished": 7,
@@ -193,6 +217,11 @@ fn status_as_json() {
         "files_removed": 21,
         "last_error": "",
         "bytes_per_second": 0,
+        "space": {
+            "state": "calm", "bound_bytes": 1 << 30, "held_garbage_bytes": 0, "disk_free_bytes": 0,
+            "disk_reserve_bytes": 0, "disk_low": false, "writes_slowed": 0, "writes_refused": 0,
+        },
+        "debt": { "l0_bytes": 0, "l0_bytes_max": 0, "overlap": 0, "overlap_max": 0 },
         "cluster_id": "0000000000000abc",
         "node_id": 1,
         "leader_id": 1,

@@ -3,39 +3,50 @@
 //! It works on this node's files only. A log segment is collected once Raft has purged it, so before such a job the
 //! collector takes a snapshot (metadata only) and has the log purged up to the end of its inputs; it never asks for
 //! more than [`Consensus::purgeable`] allows, so that a follower that lags finds its entries.
+//!
+//! Two tasks: `work` plans and runs jobs, each on a thread of its own at low priority; `watch` looks at space and at the
+//! foreground many times a second, for the [`Gate`] that writes pass and for the rate of the running job.
 
+mod gate;
+mod governor;
 mod pace;
 mod status;
+mod watch;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nezha_gc::plan::{Job, Limits, plan};
 use nezha_vlog::SegmentId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::raft::{AdminError, Consensus};
-use crate::store::{Collected, Store, StoreError};
+use crate::store::{Collected, Pace, Store, StoreError};
 
+pub use gate::{Disk, Gate, HeldUp, Shortage, Space};
 pub use status::{Level, Pin, Running, Status};
 
-use pace::Throttle;
+use pace::{Throttle, UNBOUNDED};
 
 /// How often statistics are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a job has failed.
-const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+const FAILURE_PAUSE: Duration = Duration::from_secs(10);
+/// Niceness of the threads that copy: the foreground goes first where processors are short.
+const NICENESS: i32 = 10;
 
 /// Settings of the collector.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Jobs start by themselves when a limit is exceeded; otherwise only by [`Collector::run_now`].
+    /// Jobs start by themselves when a limit is exceeded; otherwise only by [`Collector::run_now`], and there is no bound
+    /// on space.
     pub automatic: bool,
     /// Bytes that a job copies per second at most; 0: unbounded.
     pub bytes_per_second: u64,
-    /// Log that is kept for a member that lags, in bytes.
+    /// Log that is kept for a member that lags, in bytes; less while space is short.
     pub lagging_log_bytes_max: u64,
     /// When to collect, and how much at once.
     pub limits: Limits,
@@ -48,8 +59,12 @@ enum Failure {
     Store(#[from] StoreError),
     #[error("the log could not be purged: {0}")]
     Purge(#[from] AdminError),
+    #[error("the thread that plans ended: {0}")]
+    Plan(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
     #[error("the job's thread ended: {0}")]
-    Thread(#[from] tokio::task::JoinError),
+    Thread(#[from] oneshot::error::RecvError),
 }
 
 /// Collects garbage of one node.
@@ -57,6 +72,9 @@ pub struct Collector {
     store: Arc<Store>,
     consensus: Consensus,
     settings: Settings,
+    gate: Arc<Gate>,
+    /// Bytes per second that the running job may copy now; see [`governor`].
+    rate: AtomicU64,
     shared: Mutex<Shared>,
     wake: Notify,
 }
@@ -81,17 +99,30 @@ struct Progress {
 }
 
 impl Collector {
-    /// Starts the worker; it runs until the runtime ends.
-    pub fn spawn(store: Arc<Store>, consensus: Consensus, settings: Settings) -> Arc<Collector> {
+    /// Starts the tasks; they run until the runtime ends. `gate`: what it keeps up to date.
+    pub fn spawn(
+        store: Arc<Store>,
+        consensus: Consensus,
+        gate: Arc<Gate>,
+        settings: Settings,
+    ) -> Arc<Collector> {
         let collector = Arc::new(Collector {
             store,
             consensus,
             settings,
+            gate,
+            rate: AtomicU64::new(UNBOUNDED),
             shared: Mutex::default(),
             wake: Notify::new(),
         });
         tokio::spawn(collector.clone().work());
+        tokio::spawn(collector.clone().watch());
         collector
+    }
+
+    /// What admits writes as space allows.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Collects until nothing exceeds the limits of an ordered run ([`Limits::thorough`]). Returns at once.
@@ -148,6 +179,7 @@ impl Collector {
         let shared = self.shared();
         match (shared.paused, shared.requested, self.settings.automatic) {
             (true, _, _) | (false, false, false) => None,
+            (false, _, _) if self.gate.space().disk.low => Some(self.settings.limits.starved()),
             (false, true, _) => Some(self.settings.limits.thorough()),
             (false, false, true) => Some(self.settings.limits.clone()),
         }
@@ -204,32 +236,53 @@ impl Collector {
         if let Some(last) = last.filter(|last| self.store.log().purged().is_none_or(|at| at.index < *last)) {
             self.consensus.purge(last).await?;
         }
-        let (collector, store) = (self.clone(), self.store.clone());
-        let rate = self.settings.bytes_per_second;
-        let done = tokio::task::spawn_blocking(move || {
-            let mut throttle = Throttle::new(rate);
-            store.collect(&job, number, &mut |bytes| {
-                throttle.take(bytes);
-                collector.copied(bytes)
-            })
-        });
-        Ok(done.await??)
+        let (done, collected) = oneshot::channel();
+        let collector = self.clone();
+        // A thread for each job: niceness cannot be taken back, and is not for others.
+        std::thread::Builder::new().name("gc".into()).spawn(move || {
+            if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+                tracing::debug!(%error, "gc runs at the priority of the others");
+            }
+            // Nobody waits for it any more only when the process ends.
+            drop(done.send(collector.copy(&job, number)));
+        })?;
+        Ok(collected.await??)
+    }
+
+    /// Runs a job at the rate of the moment. Blocking.
+    fn copy(&self, job: &Job, number: u64) -> Result<Collected, StoreError> {
+        let mut throttle = Throttle::new();
+        let rate = || self.rate.load(Ordering::Relaxed);
+        self.store.collect(job, number, &mut |bytes| {
+            throttle.take(bytes, rate, || self.shared().paused);
+            self.copied(bytes)
+        })
     }
 
     /// Books bytes that are about to be copied, and says whether to go on.
-    fn copied(&self, bytes: u64) -> crate::store::Pace {
+    fn copied(&self, bytes: u64) -> Pace {
         let mut shared = self.shared();
         if let Some(progress) = &mut shared.running {
             progress.copied += bytes;
         }
         match shared.paused {
-            true => crate::store::Pace::Stop,
-            false => crate::store::Pace::Go,
+            true => Pace::Stop,
+            false => Pace::Go,
         }
     }
 
+    /// Log index up to which the log may be purged. While space is short, a member that lags holds back a quarter of the
+    /// garbage allowed at most: a snapshot costs less than refused writes.
     fn purgeable(&self) -> u64 {
-        self.consensus.purgeable(self.settings.lagging_log_bytes_max)
+        let space = self.gate.space();
+        let allowed = space
+            .pressure
+            .map_or(u64::MAX, |pressure| pressure.allowed_bytes() / 4);
+        let most = self.settings.lagging_log_bytes_max;
+        self.consensus.purgeable(match space.is_urgent() {
+            true => most.min(allowed),
+            false => most,
+        })
     }
 
     async fn sweep(&self) {

@@ -2,44 +2,55 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest sleep at once, so that a job notices a pause soon.
-const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// A rate without a bound.
+pub(super) const UNBOUNDED: u64 = u64::MAX;
 
-/// Bytes per second, spread evenly. Blocking: the caller sleeps here.
+/// Longest sleep at once, so that a change of the rate or a pause is noticed soon.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// Time whose bytes may be taken at once after a rest.
+const BURST: Duration = Duration::from_millis(50);
+
+/// Bytes per second, spread evenly, at a rate that changes. Blocking: the caller sleeps here.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    bytes_per_second: u64,
-    started: Instant,
-    taken: u64,
+    /// Up to when what was taken is paid for.
+    paid_until: Instant,
 }
 
 impl Throttle {
-    /// `bytes_per_second`: 0 for no bound.
-    pub(super) fn new(bytes_per_second: u64) -> Throttle {
+    pub(super) fn new() -> Throttle {
         Throttle {
-            bytes_per_second,
-            started: Instant::now(),
-            taken: 0,
+            paid_until: Instant::now(),
         }
     }
 
-    /// Takes `bytes`, and sleeps, for a tenth of a second at most, while more was taken than the time allows.
-    pub(super) fn take(&mut self, bytes: u64) {
-        self.taken += bytes;
-        let ahead = self.due(self.started.elapsed());
-        if !ahead.is_zero() {
-            std::thread::sleep(ahead.min(SLEEP_MAX));
+    /// Takes `bytes` once the time for what was taken before has passed, or `stopped` says so.
+    ///
+    /// `rate`: bytes per second as of now; 0 for none now, [`UNBOUNDED`].
+    pub(super) fn take(&mut self, bytes: u64, rate: impl Fn() -> u64, stopped: impl Fn() -> bool) {
+        loop {
+            let (now, rate) = (Instant::now(), rate());
+            let wait = match rate {
+                0 => SLEEP_MAX,
+                _ => self.paid_until.saturating_duration_since(now),
+            };
+            if rate == UNBOUNDED || stopped() || wait.is_zero() {
+                self.paid_until = after(self.paid_until, now, bytes, rate);
+                return;
+            }
+            std::thread::sleep(wait.min(SLEEP_MAX));
         }
     }
+}
 
-    /// How long what was taken is ahead of its time.
-    fn due(&self, elapsed: Duration) -> Duration {
-        if self.bytes_per_second == 0 {
-            return Duration::ZERO;
-        }
-        let time = Duration::from_secs_f64(self.taken as f64 / self.bytes_per_second as f64);
-        time.saturating_sub(elapsed)
+/// Up to when `bytes` more are paid for, at `rate` bytes per second.
+fn after(paid_until: Instant, now: Instant, bytes: u64, rate: u64) -> Instant {
+    if rate == UNBOUNDED || rate == 0 {
+        return now;
     }
+    let time = Duration::from_secs_f64(bytes as f64 / rate as f64);
+    // What a rest has saved counts for a moment only.
+    paid_until.max(now.checked_sub(BURST).unwrap_or(now)) + time
 }
 
 #[cfg(test)]
@@ -48,15 +59,24 @@ mod tests {
 
     #[test]
     fn what_was_taken_needs_its_time() {
-        let mut throttle = Throttle::new(1000);
-        throttle.taken = 500;
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(after(now, now, 500, 1000), now + second / 2);
+        assert_eq!(after(now + second, now, 500, 1000), now + second * 3 / 2);
         assert_eq!(
-            throttle.due(Duration::from_millis(200)),
-            Duration::from_millis(300)
+            after(now, now + second * 60, 500, 1000),
+            now + second * 60 + second / 2 - BURST,
+            "a rest saves a burst"
         );
-        assert_eq!(throttle.due(Duration::from_secs(2)), Duration::ZERO);
-        let mut unbounded = Throttle::new(0);
-        unbounded.taken = u64::MAX;
-        assert_eq!(unbounded.due(Duration::ZERO), Duration::ZERO);
+        assert_eq!(after(now + second, now, u64::MAX, UNBOUNDED), now);
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait() {
+        let mut throttle = Throttle::new();
+        throttle.take(u64::MAX / 2, || 1, || false);
+        throttle.take(1, || 1, || true);
+        throttle.take(1, || 0, || true);
+        throttle.take(1, || UNBOUNDED, || false);
     }
 }

@@ -1,8 +1,11 @@
 //! What the collector tells about itself.
 
-use nezha_gc::plan::SegmentStat;
+use std::sync::atomic::Ordering;
 
-use super::{Collector, Progress};
+use nezha_gc::plan::{Debt, SegmentStat, debt};
+
+use super::pace::UNBOUNDED;
+use super::{Collector, HeldUp, Progress, Space};
 use crate::store::{Statistics, StoreError};
 
 /// One level's files.
@@ -44,6 +47,8 @@ pub struct Running {
     pub copied_bytes: u64,
     /// Milliseconds since it began.
     pub elapsed_ms: u64,
+    /// Bytes that it may copy per second now; 0 while it rests, and without a bound.
+    pub bytes_per_second: u64,
 }
 
 /// The state of the collector and of the files it looks after.
@@ -75,6 +80,12 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Bytes that a job copies per second at most; 0: unbounded.
     pub bytes_per_second: u64,
+    /// The space taken, and the disk.
+    pub space: Space,
+    /// How often writes were held up.
+    pub held_up: HeldUp,
+    /// Work that order asks for.
+    pub debt: Debt,
 }
 
 impl Collector {
@@ -103,6 +114,11 @@ impl Collector {
             },
         };
         let pins = stats.iter().filter(|stat| !stat.eligible).map(pin).collect();
+        let debt = debt(&stats, usage, &self.settings.limits);
+        let rate = match self.rate.load(Ordering::Relaxed) {
+            UNBOUNDED => 0,
+            rate => rate,
+        };
         let shared = self.shared();
         let running = shared
             .running
@@ -114,6 +130,7 @@ impl Collector {
                 copy_bytes: job.copy_bytes,
                 copied_bytes: *copied,
                 elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                bytes_per_second: rate,
             });
         Ok(Status {
             automatic: self.settings.automatic,
@@ -129,6 +146,9 @@ impl Collector {
             files_removed: shared.files_removed,
             last_error: shared.last_error.clone(),
             bytes_per_second: self.settings.bytes_per_second,
+            space: self.gate.space(),
+            held_up: self.gate.held_up(),
+            debt,
         })
     }
 }

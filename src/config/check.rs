@@ -62,6 +62,10 @@ impl Options {
         check_range("log-segment-bytes", log_segment_bytes, MIB, 2048 * MIB)?;
         let log_cache_bytes = self.log_cache_bytes.unwrap_or(32 * MIB);
         check_range("log-cache-bytes", log_cache_bytes, MIB, 64 * 1024 * MIB)?;
+        let eight_segments = 8 * log_segment_bytes;
+        let space_floor_bytes = self.space_floor_bytes.unwrap_or((1024 * MIB).max(eight_segments));
+        // Below that the active segment alone could hold up writes.
+        check_range("space-floor-bytes", space_floor_bytes, eight_segments, 1 << 50)?;
         let lagging_log_bytes_max = self.lagging_log_bytes_max.unwrap_or(4096 * MIB);
         check_range("lagging-log-bytes-max", lagging_log_bytes_max, MIB, u64::MAX)?;
         let heartbeat = self.heartbeat.unwrap_or(Duration::from_millis(200));
@@ -95,7 +99,10 @@ impl Options {
             scan_lifetime: self.scan_lifetime.unwrap_or(Duration::from_secs(600)),
             log_segment_bytes,
             log_cache_bytes,
-            gc: self.gc.unwrap_or(GcMode::Manual),
+            gc: self.gc.unwrap_or(GcMode::Auto),
+            space_amplification_max_per_mille: per_mille(self.space_amplification_max.unwrap_or(2.0))?,
+            space_floor_bytes,
+            disk_reserve_bytes: self.disk_reserve_bytes,
             gc_bytes_per_second: self.gc_bytes_per_second.unwrap_or(0),
             lagging_log_bytes_max,
             heartbeat,
@@ -234,6 +241,19 @@ fn check_range(option: &'static str, value: u64, min: u64, max: u64) -> Result<(
         option,
         value: value.to_string(),
         reason: format!("must be {min} to {max}"),
+    })
+}
+
+/// The bound on space in thousandths.
+fn per_mille(space_amplification_max: f64) -> Result<u32, ConfigError> {
+    // Not a number is in no range.
+    if (1.1..=100.0).contains(&space_amplification_max) {
+        return Ok((space_amplification_max * 1000.0).round() as u32);
+    }
+    Err(ConfigError::Invalid {
+        option: "space-amplification-max",
+        value: space_amplification_max.to_string(),
+        reason: "must be 1.1 to 100; below 1.6 gc writes each byte more than twice again".to_owned(),
     })
 }
 

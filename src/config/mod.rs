@@ -105,8 +105,14 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// Tail cache of the log, bytes; default 32 MiB.
     pub log_cache_bytes: u64,
-    /// When garbage is collected; default manual.
+    /// When garbage is collected; default auto.
     pub gc: GcMode,
+    /// Bytes of log and values per 1000 live bytes that are allowed; default 2000, range 1100 to 100,000.
+    pub space_amplification_max_per_mille: u32,
+    /// Garbage that is always allowed, bytes; default 1 GiB, at least eight log segments.
+    pub space_floor_bytes: u64,
+    /// Free disk below which writes are refused, bytes; by default a twentieth of the disk, at most 512 MiB.
+    pub disk_reserve_bytes: Option<u64>,
     /// Bytes that a collection copies per second at most; default 0: unbounded.
     pub gc_bytes_per_second: u64,
     /// Log that is kept for a member that lags, bytes; default 4 GiB. One that lacks more gets a snapshot.

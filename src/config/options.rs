@@ -62,10 +62,22 @@ pub struct Options {
     /// Memory for the newest log entries, shared by replication and reads [default: 32MiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub log_cache_bytes: Option<u64>,
-    /// When garbage is collected [default: manual]
+    /// When garbage is collected [default: auto]
     #[arg(long, value_name = "MODE")]
     pub gc: Option<GcMode>,
-    /// Bytes that a collection copies per second at most, 0 for no bound [default: 0]
+    /// Bytes of log and values per live byte that this node takes at most; writes are slowed, then refused, before it is
+    /// broken. With --gc auto only [default: 2.0]
+    #[arg(long, value_name = "RATIO")]
+    pub space_amplification_max: Option<f64>,
+    /// Garbage that is allowed whatever the ratio says [default: 1GiB, or eight log segments if that is more]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub space_floor_bytes: Option<u64>,
+    /// Free disk that writes leave to gc; below it they are refused [default: a twentieth of the disk, at most
+    /// 512MiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub disk_reserve_bytes: Option<u64>,
+    /// Bytes that a collection copies per second at most, 0 for no bound; it is slower by itself while clients would
+    /// notice it [default: 0]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub gc_bytes_per_second: Option<u64>,
     /// Log that is kept for a member that lags; one that lacks more gets a snapshot [default: 4GiB]
@@ -203,6 +215,9 @@ impl Options {
             log_segment_bytes: self.log_segment_bytes.or(lower.log_segment_bytes),
             log_cache_bytes: self.log_cache_bytes.or(lower.log_cache_bytes),
             gc: self.gc.or(lower.gc),
+            space_amplification_max: self.space_amplification_max.or(lower.space_amplification_max),
+            space_floor_bytes: self.space_floor_bytes.or(lower.space_floor_bytes),
+            disk_reserve_bytes: self.disk_reserve_bytes.or(lower.disk_reserve_bytes),
             gc_bytes_per_second: self.gc_bytes_per_second.or(lower.gc_bytes_per_second),
             lagging_log_bytes_max: self.lagging_log_bytes_max.or(lower.lagging_log_bytes_max),
             heartbeat: self.heartbeat.or(lower.heartbeat),

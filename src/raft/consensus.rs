@@ -1,25 +1,25 @@
 //! The front of the Raft room: what the server calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nezha_vlog::{Draft, Writer};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, RaftError};
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ServerState};
 use tokio::sync::watch;
 
+use super::errors::{AdminError, ReadError, StartError, WriteError, admin_error, leader_of};
 use super::log_reader::Damage;
 use super::log_store::LogStore;
-use super::log_writer::LogWriter;
+use super::log_writer::{GroupTimes, LogWriter};
 use super::network::Network;
 use super::peer_service::{PeerServer, Raft};
 use super::read_index::{ReadIndex, ReadPoint};
 use super::settings::Settings;
 use super::state_machine::StateMachine;
-use super::types::{Node, NodeId, Proposal, TypeConfig};
+use super::types::{Node, NodeId, Proposal};
 use crate::index::Outcome;
 use crate::store::Store;
 
@@ -38,91 +38,6 @@ pub struct Written {
     pub term: u64,
     /// What it did.
     pub outcome: Outcome,
-}
-
-/// Why a write was not acknowledged.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WriteError {
-    /// Definite: nothing was proposed.
-    #[error("this member does not lead")]
-    NotLeader {
-        /// The leader as far as this member knows.
-        leader: Option<(NodeId, Node)>,
-    },
-    /// Proposed; it may have taken effect or may still do so.
-    #[error("the outcome of the write is unknown: {reason}")]
-    Unknown {
-        /// What happened.
-        reason: String,
-    },
-}
-
-/// Why a linearizable read cannot be served here.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// Ask the leader.
-    #[error("this member does not lead")]
-    NotLeader {
-        /// The leader as far as this member knows.
-        leader: Option<(NodeId, Node)>,
-    },
-    /// No quorum confirmed the leadership.
-    #[error("leadership was not confirmed: {reason}")]
-    Unavailable {
-        /// What openraft said.
-        reason: String,
-    },
-    /// Raft stopped on this member.
-    #[error("Raft stopped: {reason}")]
-    Stopped {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Why a membership change, leader transfer or purge did not happen.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum AdminError {
-    /// Ask the leader.
-    #[error("this member does not lead")]
-    NotLeader {
-        /// The leader as far as this member knows.
-        leader: Option<(NodeId, Node)>,
-    },
-    /// The cluster's state does not allow it.
-    #[error("{reason}")]
-    Refused {
-        /// Why, and what to do.
-        reason: String,
-        /// Log entries that the member lacks, where that is the reason.
-        lag: Option<u64>,
-    },
-    /// It was begun; whether it took effect is not known.
-    #[error("the outcome is unknown: {reason}")]
-    Unknown {
-        /// What happened.
-        reason: String,
-    },
-}
-
-/// Why Raft could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Settings contradict each other.
-    #[error("invalid settings: {0}")]
-    Settings(#[from] openraft::ConfigError),
-    /// The log writer's thread could not be started.
-    #[error("starting the log writer failed: {0}")]
-    Writer(#[from] io::Error),
-    /// Raft refused the state on disk, or stopped at once.
-    #[error("starting Raft failed: {0}")]
-    Raft(#[from] Fatal<TypeConfig>),
-    /// An entry of the log is damaged. Names file and offset.
-    #[error("{0}")]
-    Damage(String),
-    /// Started twice.
-    #[error("{0}")]
-    Twice(&'static str),
 }
 
 /// A member as the leader sees it.
@@ -173,36 +88,8 @@ pub struct Consensus {
     reads: ReadIndex,
     durable_purge: watch::Receiver<Option<u64>>,
     damage: Damage,
+    group_times: Arc<GroupTimes>,
     writer: Arc<Mutex<Option<LogWriter>>>,
-}
-
-fn leader_of(forward: &ForwardToLeader<TypeConfig>) -> Option<(NodeId, Node)> {
-    forward.leader_id.zip(forward.leader_node.clone())
-}
-
-fn admin_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> AdminError {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => AdminError::NotLeader {
-            leader: leader_of(&to),
-        },
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
-            let hint = match e {
-                ChangeMembershipError::InProgress(_) => "; wait until it is done",
-                ChangeMembershipError::UncommittedLeaderLog(_) => "; try again in a moment",
-                _ => "",
-            };
-            AdminError::Refused {
-                reason: format!("{e}{hint}"),
-                lag: None,
-            }
-        }
-        RaftError::APIError(e) => AdminError::Unknown {
-            reason: e.to_string(),
-        },
-        RaftError::Fatal(e) => AdminError::Unknown {
-            reason: e.to_string(),
-        },
-    }
 }
 
 impl Consensus {
@@ -242,6 +129,7 @@ impl Consensus {
             reads,
             durable_purge,
             damage,
+            group_times: writer.times(),
             writer: Arc::new(Mutex::new(Some(writer))),
         })
     }
@@ -302,6 +190,11 @@ impl Consensus {
     /// Waits until this member is proven to lead and has applied everything committed before the call.
     pub async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
         self.reads.barrier().await
+    }
+
+    /// How long the log's groups take on this member.
+    pub fn group_times(&self) -> &GroupTimes {
+        &self.group_times
     }
 
     /// Damage found in the log, with file and offset: the reason why Raft stopped, if it did.

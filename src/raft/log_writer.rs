@@ -1,7 +1,10 @@
 //! The thread that owns the log's file: takes everything queued, writes it once, syncs it once, then tells who waits.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nezha_vlog::{Error, Log, Seq, Writer};
 use tokio::sync::watch;
@@ -9,9 +12,33 @@ use tokio::sync::watch;
 /// Exit code of the process after a failed write or sync of the log (I7).
 pub const EXIT_LOG_FAILED: i32 = 11;
 
+/// How long the groups of the log took: what the foreground waits for. Counts from the start of the process.
+#[derive(Debug, Default)]
+pub struct GroupTimes {
+    groups: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl GroupTimes {
+    fn note(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.groups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of groups, and the sum of their times in nanoseconds. The two may be of moments a group apart.
+    pub fn sums(&self) -> (u64, u64) {
+        (
+            self.groups.load(Ordering::Relaxed),
+            self.nanos.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// Handle of the log-writer thread.
 pub struct LogWriter {
     durable: watch::Receiver<Seq>,
+    times: Arc<GroupTimes>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -22,8 +49,11 @@ impl LogWriter {
     /// that was not synced may be acknowledged, and RocksDB's destructor, which would flush, must not run (I7).
     pub fn spawn(log: &Log, writer: Writer) -> io::Result<Self> {
         let (tx, durable) = watch::channel(log.durable_seq());
+        let times = Arc::new(GroupTimes::default());
+        let noted = times.clone();
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
-            let result = writer.run(|seq| {
+            let result = writer.run(|seq, took| {
+                noted.note(took);
                 tx.send_replace(seq);
             });
             if let Err(error) = result {
@@ -34,6 +64,7 @@ impl LogWriter {
         })?;
         Ok(Self {
             durable,
+            times,
             thread: Some(thread),
         })
     }
@@ -41,6 +72,11 @@ impl LogWriter {
     /// Watches the highest submission sequence that is durable.
     pub fn durable(&self) -> watch::Receiver<Seq> {
         self.durable.clone()
+    }
+
+    /// How long its groups take.
+    pub fn times(&self) -> Arc<GroupTimes> {
+        self.times.clone()
     }
 
     /// Waits for the thread after [`Log::close`]. Blocking: until everything queued is durable.

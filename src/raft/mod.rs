@@ -8,6 +8,7 @@
 mod consensus;
 mod convert;
 mod credits;
+mod errors;
 mod log_reader;
 mod log_store;
 mod log_writer;
@@ -25,8 +26,9 @@ mod types;
 #[cfg(test)]
 mod raft_test;
 
-pub use consensus::{AdminError, Consensus, MemberInfo, Metrics, ReadError, StartError, WriteError, Written};
-pub use log_writer::EXIT_LOG_FAILED;
+pub use consensus::{Consensus, MemberInfo, Metrics, Written};
+pub use errors::{AdminError, ReadError, StartError, WriteError};
+pub use log_writer::{EXIT_LOG_FAILED, GroupTimes};
 pub use openraft::ServerState;
 pub use peer_identity::{EXIT_REFUSED, PeerIdentity};
 pub use peer_service::PeerServer;

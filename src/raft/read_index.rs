@@ -7,7 +7,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::consensus::ReadError;
+use super::errors::ReadError;
 use super::peer_service::Raft;
 
 /// Reads that may wait for a round; further ones wait to be queued.

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::admission::Budget;
+use super::call::Call;
 use super::forward::Forwarder;
 use super::hash::HASHES_MAX;
 use crate::collector::Collector;
@@ -22,6 +23,8 @@ use crate::store::{Store, StoreError};
 const DAMAGE_MAX: usize = 64;
 /// Threads that read value files at once. Beyond that a read waits in order.
 const READERS_MAX: usize = 64;
+/// What a client is asked to wait when space is short.
+const SPACE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Metrics of Raft change with every write; who leads is looked up at most this often.
 const OUTLOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// And at least this often, whatever was missed.
@@ -34,7 +37,7 @@ pub struct Limits {
     pub value_bytes_max: u64,
     /// Life of one scan.
     pub scan_lifetime: Duration,
-    /// Longest wait for a scan slot.
+    /// Longest wait for a scan slot, or for space.
     pub admission_wait: Duration,
     /// Open scans.
     pub scans_max: usize,
@@ -167,6 +170,24 @@ impl Context {
             true => Err(errors::stopping(&self.name)),
             false => Ok(()),
         }
+    }
+
+    /// Waits until there is space for a write of `bytes` here.
+    ///
+    /// Errors: SPACE_BOUND or NO_SPACE, proposed=false, when there was none within the wait for admission.
+    pub async fn space_for(&self, bytes: u64, call: &Call) -> Result<(), Status> {
+        let until = call
+            .deadline
+            .min(tokio::time::Instant::now() + self.limits.admission_wait);
+        let short = match self.collector.gate().admit(bytes, until).await {
+            Ok(()) => return Ok(()),
+            Err(short) => short,
+        };
+        let disk = short.0.disk;
+        Err(match disk.low {
+            true => errors::no_space(&self.name, disk.free_bytes, disk.reserve_bytes),
+            false => errors::space_bound(&self.name, &short.to_string(), SPACE_RETRY_AFTER),
+        })
     }
 
     /// Errors: STOPPING; NOT_READY until this node has caught up with what it knew before its start.

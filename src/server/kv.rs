@@ -43,12 +43,13 @@ impl Kv {
         Self { context }
     }
 
-    /// Proposes `draft` and waits for its outcome until the call's deadline.
+    /// Proposes `draft`, once there is space for it, and waits for its outcome until the call's deadline.
     ///
     /// The write goes on when the caller is gone, in a task of its own that holds the bytes' permit: what is in flight
     /// stays counted until its outcome is known. (I12)
     async fn write(&self, draft: Draft, mut call: Call) -> Result<Written, Status> {
         let context = &self.context;
+        context.space_for(draft.encoded_len(), &call).await?;
         let (permit, consensus) = (call.permit.take(), context.consensus.clone());
         let task = tokio::spawn(async move {
             let _permit = permit;

@@ -1,14 +1,13 @@
 //! `MaintenanceService`: about this node, answered by this node.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use nezha_api::errors;
 use nezha_api::v1::maintenance_service_server::MaintenanceService;
 use nezha_api::v1::{
-    GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest, GcResumeResponse, GcRunRequest,
-    GcRunResponse, GcStatusRequest, GcStatusResponse, HashRequest, HashResponse, PurgeRequest, PurgeResponse,
-    Role, StatusRequest, StatusResponse,
+    GcDebt, GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest, GcResumeResponse,
+    GcRunRequest, GcRunResponse, GcSpace, GcStatusRequest, GcStatusResponse, HashRequest, HashResponse,
+    PurgeRequest, PurgeResponse, Role, StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -17,6 +16,7 @@ use super::context::Context;
 use crate::collector;
 use crate::config::KEY_BYTES_MAX;
 use crate::raft::{AdminError, ServerState};
+use crate::store::disk_space;
 
 /// The service behind `kvctl status`.
 #[derive(Clone)]
@@ -41,6 +41,19 @@ fn role(state: ServerState) -> Role {
     }
 }
 
+fn gc_space(space: collector::Space, held_up: collector::HeldUp) -> GcSpace {
+    GcSpace {
+        state: space.state().to_string(),
+        bound_bytes: space.pressure.map_or(0, |pressure| pressure.bound_bytes),
+        held_garbage_bytes: space.pressure.map_or(0, |pressure| pressure.held_garbage_bytes),
+        disk_free_bytes: space.disk.free_bytes,
+        disk_reserve_bytes: space.disk.reserve_bytes,
+        disk_low: space.disk.low,
+        writes_slowed: held_up.slowed,
+        writes_refused: held_up.refused,
+    }
+}
+
 fn gc_answer(context: &Context, status: collector::Status) -> GcStatusResponse {
     let level = |(level, files): (u32, collector::Level)| GcLevel {
         level,
@@ -56,6 +69,7 @@ fn gc_answer(context: &Context, status: collector::Status) -> GcStatusResponse {
         copy_bytes: job.copy_bytes,
         copied_bytes: job.copied_bytes,
         elapsed_ms: job.elapsed_ms,
+        bytes_per_second: job.bytes_per_second,
     };
     let pin = |pin: collector::Pin| GcPin {
         file: pin.file,
@@ -78,13 +92,14 @@ fn gc_answer(context: &Context, status: collector::Status) -> GcStatusResponse {
         files_removed: status.files_removed,
         last_error: status.last_error.unwrap_or_default(),
         bytes_per_second: status.bytes_per_second,
+        space: Some(gc_space(status.space, status.held_up)),
+        debt: Some(GcDebt {
+            l0_bytes: status.debt.l0_bytes,
+            l0_bytes_max: status.debt.l0_bytes_max,
+            overlap: status.debt.overlap,
+            overlap_max: status.debt.overlap_max,
+        }),
     }
-}
-
-/// Bytes that are free for this process on the file system of `dir`. Blocking.
-pub fn disk_free_bytes(dir: &Path) -> std::io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[tonic::async_trait]
@@ -95,13 +110,13 @@ impl MaintenanceService for Maintenance {
         let state = context.store.index().state();
         let store = context.store.clone();
         let sizes =
-            tokio::task::spawn_blocking(move || (store.disk_bytes(), disk_free_bytes(store.data().path())));
+            tokio::task::spawn_blocking(move || (store.disk_bytes(), disk_space(store.data().path())));
         let unmeasured = |e: &dyn std::fmt::Display| {
             errors::internal(&context.name, &format!("measuring the disk failed: {e}"), false)
         };
         let (used, free) = sizes.await.map_err(|e| unmeasured(&e))?;
         let disk_bytes = used.map_err(|e| unmeasured(&e))?;
-        let disk_free_bytes = free.map_err(|e| unmeasured(&e))?;
+        let disk_free_bytes = free.map_err(|e| unmeasured(&e))?.free;
         Ok(Response::new(StatusResponse {
             header: Some(context.local_header()),
             name: context.name.clone(),

@@ -21,5 +21,4 @@ mod validate;
 pub use context::Context;
 pub use front::{ENVELOPE_BYTES, Front};
 pub use listen::{PortLimits, port_limits, raise_open_files_limit, serve};
-pub use maintenance::disk_free_bytes;
 pub use peer_port::{CLIENT_ADDR, NAME, PeerPort};

@@ -87,6 +87,7 @@ impl Store {
         let mut stats = Vec::new();
         let segments = self.log.segments();
         let mut file_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        file_bytes += self.to_write.load(Ordering::Relaxed);
         let mut last = 0;
         for segment in segments.iter().filter(|segment| segment.sealed) {
             last = last.max(segment.last.unwrap_or(0));
@@ -138,8 +139,9 @@ impl Store {
     /// inputs.
     ///
     /// Inputs are sealed. Log segments among them must be purged before they can go, not before they are collected.
-    /// `store`: the one that the job was planned for; another one may have files of the same names. `pace` is told the bytes of each record before it is copied; it may sleep. After an error or a stop nothing is
-    /// lost: what was relocated stays relocated, and the inputs stay.
+    /// `store`: the one that the job was planned for; another one may have files of the same names. `pace` is told the
+    /// bytes of each record before it is copied; it may sleep. After an error or a stop nothing is lost: what was
+    /// relocated stays relocated, and the inputs stay.
     /// Errors: `Damage` with file and offset: nothing damaged is copied on; those of the parts.
     /// Blocking: reads the whole index and the live records, writes them once. Memory: the keys of one output.
     pub fn collect(
@@ -164,6 +166,7 @@ impl Store {
                 .map_or(Bound::Unbounded, |keys| Bound::Included(keys.last.clone())),
             reverse: false,
         };
+        self.to_write.store(job.copy_bytes, Ordering::Relaxed);
         let mut run = Run {
             store: self,
             view: view.as_ref(),
@@ -234,8 +237,7 @@ impl Store {
     }
 
     /// Removes what nobody reads from any more: collected segments, replaced stores, stagings that were given up.
-    /// Blocking: closes indexes and unlinks files. Whatever is not swept goes at
-    /// the next opening, or is collected again.
+    /// Blocking: closes indexes and unlinks files. Whatever is not swept goes at the next opening, or is collected again.
     pub fn sweep(&self) -> Result<Swept, StoreError> {
         let live = self.view.load().number;
         let (free, held) = self.retired().take_unheld(live);
@@ -331,6 +333,12 @@ struct Run<'a> {
     replaced: bool,
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.store.to_write.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Run<'_> {
     fn visit(
         &mut self,
@@ -396,9 +404,12 @@ impl Run<'_> {
             return Ok(());
         };
         let values_error = |e| StoreError::values(self.view.values.dir(), e);
-        writer.finish().map_err(values_error)?;
+        let written = writer.finish().map_err(values_error)?;
         // Readers find it before the index points at it.
         self.view.values.add(self.level, id).map_err(values_error)?;
+        let to_write = &self.store.to_write;
+        let left = to_write.load(Ordering::Relaxed).saturating_sub(written);
+        to_write.store(left, Ordering::Relaxed);
         let moves = std::mem::take(&mut self.moves);
         match self.store.relocate(self.view.number, &moves)? {
             Some(overtaken) => self.done.overtaken += overtaken,

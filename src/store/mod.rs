@@ -5,6 +5,7 @@
 
 mod check;
 mod collect;
+mod disk;
 mod error;
 mod halts;
 mod hash;
@@ -36,6 +37,7 @@ use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
 pub use collect::{Collected, Pace, Statistics, Swept};
+pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
@@ -85,6 +87,8 @@ pub struct Store {
     retired: Mutex<Retired>,
     /// Lowest id that a new value segment may have.
     next_value: AtomicU64,
+    /// Bytes that the running collection has still to write, at most: their space is spoken for.
+    to_write: AtomicU64,
     log_pins: LogPins,
     /// Directories of stagings that were given up.
     leftovers: Leftovers,
@@ -135,6 +139,7 @@ impl Store {
             commits: Mutex::default(),
             halts: Halts::default(),
             retired: Mutex::default(),
+            to_write: AtomicU64::new(0),
             log_pins: LogPins::default(),
             leftovers: Leftovers::default(),
             next_store: AtomicU64::new(number + 1),

@@ -49,6 +49,11 @@ impl Draft {
         Draft::build(key, None, precondition)
     }
 
+    /// Length of the command's body in the log in bytes.
+    pub fn encoded_len(&self) -> u64 {
+        self.body.len() as u64
+    }
+
     fn build(key: &[u8], value: Option<&[u8]>, precondition: Precondition) -> Draft {
         let len = RECORD_AT as u64 + record::record_len(key.len(), value.map_or(0, <[u8]>::len));
         let mut body = Vec::with_capacity(len as usize);

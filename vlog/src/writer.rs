@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::content::Content;
 use crate::error::Error;
@@ -75,12 +76,14 @@ impl Writer {
 
     /// Writes groups until the log is closed and the queue is empty, or something fails.
     ///
-    /// Errors: as `step`. Blocking: until the log is closed. `on_durable` is called after the callbacks of each group.
-    pub fn run(mut self, mut on_durable: impl FnMut(Seq)) -> Result<(), Error> {
+    /// Errors: as `step`. Blocking: until the log is closed. `on_durable` is called after the callbacks of each group, with
+    /// the time from its first byte's write to its last callback.
+    pub fn run(mut self, mut on_durable: impl FnMut(Seq, Duration)) -> Result<(), Error> {
         loop {
             let closed = self.shared.wait_for_work();
+            let begun = Instant::now();
             match self.step_with(closed)? {
-                Some(seq) => on_durable(seq),
+                Some(seq) => on_durable(seq, begun.elapsed()),
                 None if closed => return Ok(()),
                 None => {}
             }

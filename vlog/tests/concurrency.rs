@@ -59,7 +59,7 @@ fn readers_run_beside_the_writer() {
     let finished = AtomicBool::new(false);
     let acknowledged = Arc::new(AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| writer.run(|_| ()));
+        let running = scope.spawn(|| writer.run(|_, _| ()));
         for reader in 0..3 {
             let (log, finished) = (log.clone(), &finished);
             scope.spawn(move || {
@@ -117,7 +117,7 @@ fn readers_run_beside_the_writer() {
 fn the_loop_ends_when_the_last_front_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let (log, writer, _) = Log::open(Arc::new(OsFs), dir.path(), Options::default()).unwrap();
-    let running = std::thread::spawn(move || writer.run(|_| ()));
+    let running = std::thread::spawn(move || writer.run(|_, _| ()));
     log.save_committed(Some(LogId::new(1, 1, 1))).unwrap();
     let other = log.clone();
     drop(log);

@@ -50,6 +50,20 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The limits while the disk is nearly full: whatever frees most for what it copies, in jobs as small as can be.
+    pub fn starved(&self) -> Limits {
+        Limits {
+            space_amplification_max_per_mille: 1100,
+            space_floor_bytes: 0,
+            job_per_mille: 20,
+            // Nothing for the sake of order.
+            garbage_per_mille: 1000,
+            l0_debt_bytes_min: u64::MAX,
+            overlap_max: u32::MAX,
+            ..self.clone()
+        }
+    }
+
     /// The limits of a collection asked for by an operator: everything eligible sorted, no key in two sorted segments,
     /// and no segment with more than a tenth of garbage.
     ///

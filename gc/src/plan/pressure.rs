@@ -52,6 +52,31 @@ impl Pressure {
     pub fn headroom_bytes(&self) -> u64 {
         self.bound_bytes.saturating_sub(self.file_bytes)
     }
+
+    /// The same bounds when the files have `file_bytes`.
+    pub fn at(self, file_bytes: u64) -> Pressure {
+        let state = match file_bytes {
+            bytes if bytes >= self.refuse_bytes => SpaceState::Refuse,
+            bytes if bytes >= self.slow_bytes => SpaceState::Slow,
+            bytes if bytes >= self.urgent_bytes => SpaceState::Urgent,
+            _ => SpaceState::Calm,
+        };
+        Pressure {
+            state,
+            file_bytes,
+            amplification_per_mille: share(file_bytes, self.live_bytes),
+            write_per_mille: match state {
+                SpaceState::Calm | SpaceState::Urgent => 1000,
+                SpaceState::Slow => share(
+                    self.refuse_bytes - file_bytes,
+                    self.refuse_bytes - self.slow_bytes,
+                )
+                .max(1),
+                SpaceState::Refuse => 0,
+            },
+            ..self
+        }
+    }
 }
 
 /// Compares the store's size with its bound.
@@ -72,28 +97,30 @@ pub fn pressure(stats: &[SegmentStat], usage: Usage, limits: &Limits) -> Pressur
     let refuse_bytes = live_bytes + (allowed - reserve);
     let slow_bytes = live_bytes + portion(allowed, 850).min(portion(allowed - reserve, 950));
     let urgent_bytes = live_bytes + portion(allowed, 650);
-    let state = match file_bytes {
-        bytes if bytes >= refuse_bytes => SpaceState::Refuse,
-        bytes if bytes >= slow_bytes => SpaceState::Slow,
-        bytes if bytes >= urgent_bytes => SpaceState::Urgent,
-        _ => SpaceState::Calm,
-    };
     let held = stats.iter().filter(|stat| !stat.eligible);
-    Pressure {
-        state,
-        file_bytes,
+    let empty = Pressure {
+        state: SpaceState::Calm,
+        file_bytes: 0,
         live_bytes,
-        amplification_per_mille: share(file_bytes, live_bytes),
+        amplification_per_mille: 0,
         bound_bytes: live_bytes + allowed,
         urgent_bytes,
         slow_bytes,
         refuse_bytes,
         held_garbage_bytes: held.map(SegmentStat::garbage_bytes).sum(),
-        write_per_mille: match state {
-            SpaceState::Calm | SpaceState::Urgent => 1000,
-            SpaceState::Slow => share(refuse_bytes - file_bytes, refuse_bytes - slow_bytes).max(1),
-            SpaceState::Refuse => 0,
-        },
+        write_per_mille: 1000,
+    };
+    empty.at(file_bytes)
+}
+
+impl fmt::Display for SpaceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SpaceState::Calm => "calm",
+            SpaceState::Urgent => "urgent",
+            SpaceState::Slow => "slow",
+            SpaceState::Refuse => "refuse",
+        })
     }
 }
 

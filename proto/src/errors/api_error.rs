@@ -139,6 +139,10 @@ mod tests {
                 overloaded("n1", "64 MiB in flight", Duration::from_millis(20)),
                 Reason::Overloaded,
             ),
+            (
+                space_bound("n1", "200 bytes for 100 live bytes", Duration::from_millis(20)),
+                Reason::SpaceBound,
+            ),
             (key_empty(), Reason::KeyEmpty),
             (key_too_large(9000, 8192), Reason::KeyTooLarge),
             (value_too_large(17, 16), Reason::ValueTooLarge),

@@ -94,6 +94,16 @@ pub fn overloaded(node: &str, what: &str, retry_after: Duration) -> Status {
     transient(Reason::Overloaded, node, text, false, Some(retry_after))
 }
 
+/// The space that log and values of `node` take is near its bound, and the write would have waited too long for gc;
+/// nothing was proposed. `what` says how near, and what holds gc up.
+pub fn space_bound(node: &str, what: &str, retry_after: Duration) -> Status {
+    let text = format!(
+        "{node} slows writes: {what}; retry after {} ms, see `kvctl gc status`, or raise --space-amplification-max",
+        retry_after.as_millis()
+    );
+    transient(Reason::SpaceBound, node, text, false, Some(retry_after))
+}
+
 /// The request has no key.
 pub fn key_empty() -> Status {
     invalid(

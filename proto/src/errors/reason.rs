@@ -20,6 +20,8 @@ pub enum Reason {
     Stopping,
     /// Too much is in flight; come back after the stated delay. Not proposed.
     Overloaded,
+    /// Log and values take nearly as much space as they may; gc frees some. Not proposed.
+    SpaceBound,
     /// The key is empty.
     KeyEmpty,
     /// The key is longer than the limit.
@@ -49,7 +51,7 @@ pub enum Reason {
 }
 
 /// Reason, its name on the wire, its gRPC code, and whether another attempt may find a better answer.
-const TABLE: [(Reason, &str, Code, bool); 20] = [
+const TABLE: [(Reason, &str, Code, bool); 21] = [
     (Reason::NotLeader, "NOT_LEADER", Code::Unavailable, true),
     (Reason::NoLeader, "NO_LEADER", Code::Unavailable, true),
     (
@@ -62,6 +64,7 @@ const TABLE: [(Reason, &str, Code, bool); 20] = [
     (Reason::NotReady, "NOT_READY", Code::Unavailable, true),
     (Reason::Stopping, "STOPPING", Code::Unavailable, true),
     (Reason::Overloaded, "OVERLOADED", Code::ResourceExhausted, true),
+    (Reason::SpaceBound, "SPACE_BOUND", Code::ResourceExhausted, true),
     (Reason::KeyEmpty, "KEY_EMPTY", Code::InvalidArgument, false),
     (Reason::KeyTooLarge, "KEY_TOO_LARGE", Code::InvalidArgument, false),
     (
@@ -160,6 +163,7 @@ mod tests {
                 | Reason::NotReady
                 | Reason::Stopping
                 | Reason::Overloaded
+                | Reason::SpaceBound
                 | Reason::KeyEmpty
                 | Reason::KeyTooLarge
                 | Reason::ValueTooLarge

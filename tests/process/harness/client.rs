@@ -192,6 +192,18 @@ impl Conn {
         self.bounded(self.maintenance().gc_run(request)).await.map(drop)
     }
 
+    pub async fn gc_pause(&self) -> Result<(), Status> {
+        let request = self.request(GcPauseRequest {});
+        self.bounded(self.maintenance().gc_pause(request)).await.map(drop)
+    }
+
+    pub async fn gc_resume(&self) -> Result<(), Status> {
+        let request = self.request(GcResumeRequest {});
+        self.bounded(self.maintenance().gc_resume(request))
+            .await
+            .map(drop)
+    }
+
     pub async fn purge(&self, log_index: u64) -> Result<PurgeResponse, Status> {
         let request = self.request(PurgeRequest { log_index });
         self.bounded(self.maintenance().purge(request)).await

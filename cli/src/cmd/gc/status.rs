@@ -21,12 +21,16 @@ Asks each given endpoint about its own files; one that does not answer stays in 
 Level 0 is the sealed segments of the log, 1 sorted runs, 2 the bottom run; GARBAGE is what
 collecting all of a level would give back. A file is pinned while an open scan or transfer may
 read it (read), or while Raft, or a follower that lags, may need its entries (log).
+Space: calm; urgent, when gc goes before clients; slow and refuse, when writes are slowed and
+refused so that the bound on space amplification holds. Debt is what waits to be sorted.
 Exits with 0 if every endpoint answers, else as for the first that does not: 3, 4 or 5.
 JSON keys of a node: endpoint, error, name, automatic, paused, requested, levels (level, files,
 bytes, live_bytes, garbage_bytes), file_bytes, live_bytes, space_amplification, job (null, or
-reason, inputs, output_level, copy_bytes, copied_bytes, elapsed_ms), pins (file, bytes, reason),
+reason, inputs, output_level, copy_bytes, copied_bytes, elapsed_ms, bytes_per_second), pins (file, bytes, reason),
 jobs_finished, bytes_copied, files_removed, last_error, bytes_per_second, cluster_id, node_id,
-leader_id, term, revision; only the first two if it does not answer.
+leader_id, term, revision, space (state, bound_bytes, held_garbage_bytes, disk_free_bytes,
+disk_reserve_bytes, disk_low, writes_slowed, writes_refused), debt (l0_bytes, l0_bytes_max, overlap,
+overlap_max); only the first two if it does not answer.
 jsonl prints one node per line.";
 
 /// Most pins of a node that are shown for people; JSON has all of them.
@@ -65,6 +69,28 @@ struct StatusJson<'a> {
     files_removed: u64,
     last_error: &'a str,
     bytes_per_second: u64,
+    space: SpaceJson<'a>,
+    debt: DebtJson,
+}
+
+#[derive(Serialize)]
+struct SpaceJson<'a> {
+    state: &'a str,
+    bound_bytes: u64,
+    held_garbage_bytes: u64,
+    disk_free_bytes: u64,
+    disk_reserve_bytes: u64,
+    disk_low: bool,
+    writes_slowed: u64,
+    writes_refused: u64,
+}
+
+#[derive(Serialize)]
+struct DebtJson {
+    l0_bytes: u64,
+    l0_bytes_max: u64,
+    overlap: u64,
+    overlap_max: u64,
 }
 
 #[derive(Serialize)]
@@ -84,6 +110,7 @@ struct JobJson<'a> {
     copy_bytes: u64,
     copied_bytes: u64,
     elapsed_ms: u64,
+    bytes_per_second: u64,
 }
 
 #[derive(Serialize)]
@@ -216,7 +243,33 @@ impl<'a> From<&'a GcStatusResponse> for StatusJson<'a> {
             files_removed: status.files_removed,
             last_error: &status.last_error,
             bytes_per_second: status.bytes_per_second,
+            space: space_json(status),
+            debt: debt_json(status),
         }
+    }
+}
+
+fn space_json(status: &GcStatusResponse) -> SpaceJson<'_> {
+    let space = status.space.as_ref();
+    SpaceJson {
+        state: space.map_or("", |space| &space.state),
+        bound_bytes: space.map_or(0, |space| space.bound_bytes),
+        held_garbage_bytes: space.map_or(0, |space| space.held_garbage_bytes),
+        disk_free_bytes: space.map_or(0, |space| space.disk_free_bytes),
+        disk_reserve_bytes: space.map_or(0, |space| space.disk_reserve_bytes),
+        disk_low: space.is_some_and(|space| space.disk_low),
+        writes_slowed: space.map_or(0, |space| space.writes_slowed),
+        writes_refused: space.map_or(0, |space| space.writes_refused),
+    }
+}
+
+fn debt_json(status: &GcStatusResponse) -> DebtJson {
+    let debt = status.debt.unwrap_or_default();
+    DebtJson {
+        l0_bytes: debt.l0_bytes,
+        l0_bytes_max: debt.l0_bytes_max,
+        overlap: debt.overlap,
+        overlap_max: debt.overlap_max,
     }
 }
 
@@ -241,6 +294,7 @@ impl<'a> From<&'a GcJob> for JobJson<'a> {
             copy_bytes: job.copy_bytes,
             copied_bytes: job.copied_bytes,
             elapsed_ms: job.elapsed_ms,
+            bytes_per_second: job.bytes_per_second,
         }
     }
 }

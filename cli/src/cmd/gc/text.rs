@@ -1,6 +1,6 @@
 //! How the collector's state is put into words.
 
-use nezha_api::v1::{GcJob, GcStatusResponse};
+use nezha_api::v1::{GcJob, GcSpace, GcStatusResponse};
 
 use crate::units::format_bytes;
 
@@ -22,6 +22,16 @@ pub fn summary(status: &GcStatusResponse) -> String {
         ),
         None => format!("{} on disk, nothing live", format_bytes(status.file_bytes)),
     });
+    parts.extend(status.space.as_ref().and_then(space));
+    if let Some(debt) = &status.debt {
+        parts.push(format!(
+            "to sort: {} of log (limit {}), {} over one key (limit {})",
+            format_bytes(debt.l0_bytes),
+            format_bytes(debt.l0_bytes_max),
+            count(debt.overlap, "file"),
+            debt.overlap_max
+        ));
+    }
     parts.push(done(
         status.jobs_finished,
         status.bytes_copied,
@@ -31,6 +41,39 @@ pub fn summary(status: &GcStatusResponse) -> String {
         parts.push(format!("last error: {}", status.last_error));
     }
     format!("{}: {}", status.name, parts.join("; "))
+}
+
+/// What the space asks for, and how often writes had to wait for it; `None` when there is nothing to say.
+fn space(space: &GcSpace) -> Option<String> {
+    let mut parts = Vec::new();
+    if space.disk_low {
+        parts.push(format!(
+            "THE DISK IS NEARLY FULL, writes are refused ({} free, {} kept for gc)",
+            format_bytes(space.disk_free_bytes),
+            format_bytes(space.disk_reserve_bytes)
+        ));
+    }
+    if space.bound_bytes > 0 {
+        parts.push(format!(
+            "space {}, bound {}",
+            space.state,
+            format_bytes(space.bound_bytes)
+        ));
+        if space.held_garbage_bytes > 0 {
+            parts.push(format!(
+                "{} of garbage held",
+                format_bytes(space.held_garbage_bytes)
+            ));
+        }
+    }
+    if space.writes_slowed + space.writes_refused > 0 {
+        parts.push(format!(
+            "{} slowed, {} refused",
+            count(space.writes_slowed, "write"),
+            space.writes_refused
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn mode(status: &GcStatusResponse) -> String {
@@ -112,6 +155,7 @@ mod tests {
             copy_bytes: 40 << 20,
             copied_bytes: 10 << 20,
             elapsed_ms: 2500,
+            bytes_per_second: 0,
         };
         assert_eq!(task(&job), "garbage job, 3 files into level 1");
         assert_eq!(progress(&job), "10MiB of 40MiB copied, 25%, 4MiB/s");
