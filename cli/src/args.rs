@@ -19,6 +19,8 @@ Exit codes:
   6  the cluster is not healthy
   7  a disk is full
   8  stored data is damaged
+  9  replicas differ
+  10  replicas could not all be compared
   130  interrupted
 
 Examples:
@@ -120,6 +122,9 @@ pub enum Command {
     /// Show and control the garbage collection of each given endpoint
     #[command(subcommand)]
     Gc(cmd::gc::GcCommand),
+    /// Check whether what the members hold is what they should
+    #[command(subcommand)]
+    Check(cmd::check::CheckCommand),
     /// Measure the store, etcd or the disk
     #[command(after_help = cmd::bench::EXAMPLES)]
     Bench(nezha_ycsb::BenchArgs),

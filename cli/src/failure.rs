@@ -31,6 +31,10 @@ pub enum Exit {
     NoSpace = 7,
     /// Stored data is damaged.
     Damage = 8,
+    /// Replicas hold different data.
+    Differs = 9,
+    /// Replicas could not all be compared.
+    Undecided = 10,
     /// Interrupted by the user.
     Interrupted = 130,
 }

@@ -34,7 +34,9 @@ async fn main() -> ExitCode {
             true
         }
         Command::Gc(command) => command.writes(),
-        Command::Get(_) | Command::Scan(_) | Command::Status(_) | Command::Bench(_) => false,
+        Command::Get(_) | Command::Scan(_) | Command::Status(_) | Command::Check(_) | Command::Bench(_) => {
+            false
+        }
     };
     // Before anything is printed or sent. Without it an interrupt ends the process, too, with the signal's own code.
     if let Ok(interrupt) = signal(SignalKind::interrupt()) {
@@ -65,6 +67,7 @@ async fn run(cli: Cli, endpoints_from: &str) -> Result<(), Failure> {
         Command::Leader(command) => cmd::leader::run(&context, command).await,
         Command::Purge(args) => cmd::purge::run(&context, args).await,
         Command::Gc(command) => cmd::gc::run(&context, command).await,
+        Command::Check(command) => cmd::check::run(&context, command).await,
         Command::Bench(args) => cmd::bench::run(&context, args).await,
     }
 }

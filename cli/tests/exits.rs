@@ -141,6 +141,7 @@ fn every_help_has_examples() {
         &["gc", "run"],
         &["gc", "pause"],
         &["gc", "resume"],
+        &["check", "replicas"],
         &["bench"],
         &[],
     ] {

@@ -13,6 +13,7 @@ use tonic::Status;
 use super::admission::Budget;
 use super::call::Call;
 use super::forward::Forwarder;
+use super::hash::HASHES_MAX;
 use crate::collector::Collector;
 use crate::config::Config;
 use crate::raft::{Consensus, Metrics, Node, NodeId};
@@ -64,6 +65,8 @@ pub struct Context {
     pub answers: Budget,
     /// Slots of open scans.
     pub scans: Arc<Semaphore>,
+    /// Slots of state hashes.
+    pub hashes: Arc<Semaphore>,
     /// Slots of threads that read value files.
     pub readers: Arc<Semaphore>,
     /// Connection to the leader.
@@ -135,6 +138,7 @@ impl Context {
             requests: budget("requests", config.proposal_bytes_max),
             answers: budget("answers", config.read_bytes_max),
             scans: Arc::new(Semaphore::new(config.scans_max)),
+            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             forwarder: Forwarder::default(),
             started: Instant::now(),

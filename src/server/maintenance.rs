@@ -6,8 +6,8 @@ use nezha_api::errors;
 use nezha_api::v1::maintenance_service_server::MaintenanceService;
 use nezha_api::v1::{
     GcDebt, GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest, GcResumeResponse,
-    GcRunRequest, GcRunResponse, GcSpace, GcStatusRequest, GcStatusResponse, PurgeRequest, PurgeResponse,
-    Role, StatusRequest, StatusResponse,
+    GcRunRequest, GcRunResponse, GcSpace, GcStatusRequest, GcStatusResponse, HashRequest, HashResponse,
+    PurgeRequest, PurgeResponse, Role, StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -169,6 +169,12 @@ impl MaintenanceService for Maintenance {
         tracing::info!("collection resumed by order");
         let header = Some(self.context.local_header());
         Ok(Response::new(GcResumeResponse { header }))
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let call = Call::of(&request);
+        self.context.check_local_read()?;
+        super::hash::answer(&self.context, request.into_inner(), &call).await
     }
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {

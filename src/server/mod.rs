@@ -9,6 +9,7 @@ mod cluster;
 mod context;
 mod forward;
 mod front;
+mod hash;
 mod kv;
 mod listen;
 mod maintenance;

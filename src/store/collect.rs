@@ -55,14 +55,24 @@ struct Move {
 }
 
 impl Store {
-    /// Applies committed entries to the live index; see [`Apply::run`].
+    /// Applies committed entries to the live index; see [`Apply::run`]. They become visible at once as a whole, unless
+    /// somebody wants a view from in between ([`Store::hash`]).
     pub fn apply(
         &self,
-        heads: Vec<Head>,
+        mut heads: Vec<Head>,
         max_node_id: &dyn Fn(&Bytes) -> u64,
     ) -> Result<Vec<Vec<Outcome>>, IndexError> {
         let _commits = self.commits();
-        Apply::run(self.index().as_ref(), heads, max_node_id)
+        let index = self.index();
+        let mut outcomes = Vec::with_capacity(heads.len());
+        while let Some(first) = heads.first() {
+            let halt = self.halts.next().unwrap_or(u64::MAX).max(first.log_id.index);
+            let rest = heads.split_off(heads.partition_point(|head| head.log_id.index <= halt));
+            outcomes.append(&mut Apply::run(index.as_ref(), heads, max_node_id)?);
+            self.halts.reached(self.applied_index());
+            heads = rest;
+        }
+        Ok(outcomes)
     }
 
     /// What the planner needs to know: every sealed file, and the size of the whole; and which store it is about.
@@ -278,7 +288,7 @@ impl Store {
         }
     }
 
-    fn commits(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn commits(&self) -> MutexGuard<'_, ()> {
         // It guards an order, no data.
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }

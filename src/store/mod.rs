@@ -7,12 +7,16 @@ mod check;
 mod collect;
 mod disk;
 mod error;
+mod halts;
+mod hash;
 mod pins;
 mod staging;
 mod view;
 
 #[cfg(test)]
 mod collect_test;
+#[cfg(test)]
+mod hash_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
@@ -35,11 +39,13 @@ pub use check::{Breach, LogFacts, check_order, check_segments};
 pub use collect::{Collected, Pace, Statistics, Swept};
 pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
+pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
 use collect::Retired;
+use halts::Halts;
 use staging::Leftovers;
 
 /// Settings of a store.
@@ -75,6 +81,8 @@ pub struct Store {
     view: ArcSwap<View>,
     /// Taken by whoever changes the index, or which index is live: apply, relocation, install. (I6)
     commits: Mutex<()>,
+    /// Indices at which apply halts for a view.
+    halts: Halts,
     /// Replaced views that somebody may still read from, oldest first, and what goes with them.
     retired: Mutex<Retired>,
     /// Lowest id that a new value segment may have.
@@ -129,6 +137,7 @@ impl Store {
             next_value: AtomicU64::new(collect::first_free_id(&view)),
             view: ArcSwap::from_pointee(view),
             commits: Mutex::default(),
+            halts: Halts::default(),
             retired: Mutex::default(),
             to_write: AtomicU64::new(0),
             log_pins: LogPins::default(),
@@ -213,6 +222,7 @@ impl Store {
             .fetch_max(collect::first_free_id(&view), Ordering::Relaxed);
         let old = self.view.swap(view);
         self.retired().push(old, Vec::new());
+        self.halts.reached(applied.index);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! One file or folder per command.
 
 pub mod bench;
+pub mod check;
 pub mod del;
 pub mod gc;
 pub mod get;

@@ -1,6 +1,7 @@
 //! What a fake node holds, and the services that answer from it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,13 @@ pub struct State {
     pub gc_failure: Option<Status>,
     /// Calls that control garbage collection, in order.
     pub gc_orders: Vec<&'static str>,
+    /// Entries applied at each Status: the node is written to. What is committed is applied in any case once it is
+    /// asked for.
+    pub pace: u64,
+    /// Indices that Hash was asked for, in order.
+    pub hashes: Vec<u64>,
+    /// Fails every Hash.
+    pub hash_failure: Option<Status>,
 }
 
 impl State {
@@ -60,6 +68,47 @@ impl State {
             Some(precondition::Condition::Absent(_)) => found == 0,
             Some(precondition::Condition::ModRevision(wanted)) => found == wanted,
         }
+    }
+
+    /// Has the node apply as much as `index`, if it can.
+    fn reach(&mut self, index: u64) -> Result<(), Status> {
+        let name = format!("n{}", self.id);
+        let applied = self.status.applied_index;
+        if index < applied {
+            return Err(errors::member_state(
+                &name,
+                &format!("{applied} is applied"),
+                None,
+            ));
+        }
+        if index > self.status.committed_index && self.pace == 0 {
+            return Err(errors::timed_out(&name, &format!("log index {index}")));
+        }
+        self.status.applied_index = index;
+        Ok(())
+    }
+
+    /// A hash of its own: only equality counts.
+    fn hash(&self, request: &HashRequest) -> HashResponse {
+        let mut hasher = DefaultHasher::new();
+        let mut answer = HashResponse::default();
+        let limit = match request.limit_keys {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        let range = self.rows.range(request.start.to_vec()..);
+        let rows = range.filter(|(key, _)| key.starts_with(&request.prefix));
+        for (key, (value, metadata)) in rows.take(limit) {
+            (key, value.len(), metadata.mod_revision).hash(&mut hasher);
+            if !request.keys_only {
+                value.hash(&mut hasher);
+            }
+            answer.keys += 1;
+            answer.bytes += (key.len() + value.len()) as u64;
+            answer.last_key = key.clone().into();
+        }
+        answer.hash = hasher.finish().to_le_bytes().to_vec().into();
+        answer
     }
 
     /// Stores a row directly.
@@ -294,7 +343,8 @@ impl ClusterService for Service {
 #[tonic::async_trait]
 impl MaintenanceService for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let state = self.0.lock().unwrap();
+        let mut state = self.0.lock().unwrap();
+        state.status.applied_index += state.pace;
         Ok(Response::new(StatusResponse {
             header: state.header(),
             ..state.status.clone()
@@ -345,5 +395,21 @@ impl MaintenanceService for Service {
     async fn gc_resume(&self, _: Request<GcResumeRequest>) -> Result<Response<GcResumeResponse>, Status> {
         let header = self.gc_order("resume")?;
         Ok(Response::new(GcResumeResponse { header }))
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        state.hashes.push(request.applied_index);
+        if let Some(failure) = &state.hash_failure {
+            return Err(failure.clone());
+        }
+        state.reach(request.applied_index)?;
+        Ok(Response::new(HashResponse {
+            applied_index: request.applied_index,
+            name: format!("n{}", state.id),
+            header: state.header(),
+            ..state.hash(&request)
+        }))
     }
 }

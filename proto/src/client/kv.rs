@@ -194,5 +194,6 @@ headed!(
     GcStatusResponse,
     GcRunResponse,
     GcPauseResponse,
-    GcResumeResponse
+    GcResumeResponse,
+    HashResponse
 );

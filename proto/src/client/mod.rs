@@ -12,6 +12,7 @@ mod cluster;
 mod endpoint;
 mod error;
 mod gc;
+mod hash;
 mod kv;
 mod options;
 mod pool;

@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 use nezha_api::v1::{
     DeleteRequest, DeleteResponse, GcPauseRequest, GcPauseResponse, GcResumeRequest, GcResumeResponse,
-    GcRunRequest, GcRunResponse, GcStatusRequest, GcStatusResponse, GetRequest, GetResponse, PurgeRequest,
-    PurgeResponse, PutRequest, PutResponse, ResponseHeader, Row, ScanRequest, ScanResponse, StatusRequest,
-    StatusResponse,
+    GcRunRequest, GcRunResponse, GcStatusRequest, GcStatusResponse, GetRequest, GetResponse, HashRequest,
+    HashResponse, PurgeRequest, PurgeResponse, PutRequest, PutResponse, ResponseHeader, Row, ScanRequest,
+    ScanResponse, StatusRequest, StatusResponse,
     kv_service_server::{KvService, KvServiceServer},
     maintenance_service_server::{MaintenanceService, MaintenanceServiceServer},
 };
@@ -219,6 +219,10 @@ impl MaintenanceService for Member {
     }
 
     async fn gc_resume(&self, _: Request<GcResumeRequest>) -> Result<Response<GcResumeResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
 }
