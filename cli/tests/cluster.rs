@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared by several test files")]
 mod support;
 
+use nezha_api::v1::DamagedFile;
 use support::{Fake, closed_endpoint, kvctl, member};
 
 const HEADER: &str = "NODE ENDPOINT ROLE VOTER TERM APPLIED LAG KEYS LIVE ON DISK FREE VERSION ERRORS";
@@ -89,13 +90,22 @@ fn status_without_a_leader() {
 #[test]
 fn damage_and_start_are_shown() {
     let nodes = Fake::cluster(3);
-    nodes[1].state.lock().unwrap().status.damage = vec!["vlog/7 offset 4096: CRC differs".into()];
+    nodes[1].state.lock().unwrap().status.damage = vec![DamagedFile {
+        file: "vlog/7".into(),
+        offset: 4096,
+        reason: "CRC differs".into(),
+        first_seen_ms: 1,
+        count: 3,
+    }];
     nodes[2].state.lock().unwrap().status.ready = false;
     let status = nodes[0].run(&["status"]);
     assert_eq!(status.code, Some(6), "{status:?}");
     let words = status.words();
     assert_eq!(words[0], "The cluster is available, but not healthy: see n2, n3.");
-    assert!(words[3].ends_with("vlog/7 offset 4096: CRC differs"), "{words:?}");
+    assert!(
+        words[3].ends_with("vlog/7 offset 4096: CRC differs (met 3 times)"),
+        "{words:?}"
+    );
     assert!(
         words[4].ends_with("not ready: catching up after its start"),
         "{words:?}"

@@ -157,6 +157,11 @@ impl Collector {
                         self.shared().requested = false;
                         break;
                     }
+                    // It is no input any more: others are chosen at once.
+                    Err(Failure::Store(error)) if self.store.leaves_alone(&error) => {
+                        tracing::warn!(%error, "a job met damage and ended; gc goes on with other files");
+                        self.shared().last_error = Some(error.to_string());
+                    }
                     Err(error) => {
                         tracing::error!(%error, "collecting failed; nothing is lost, the inputs stay");
                         self.failed(&error);

@@ -28,7 +28,8 @@ pub struct Pin {
     pub file: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// `read`: an open scan or transfer may lead to it; `log`: Raft, or a follower that lags, may need its entries.
+    /// `read`: an open scan or transfer may lead to it; `log`: Raft, or a follower that lags, may need its entries;
+    /// `damage`: it holds a live value that cannot be copied.
     pub reason: &'static str,
 }
 
@@ -97,6 +98,7 @@ impl Collector {
             ..
         } = self.store.segment_stats(self.purgeable())?;
         let held = self.store.held_by_readers();
+        let damaged = self.store.damaged_segments();
         let mut levels = [Level::default(); 3];
         for stat in &stats {
             let level = &mut levels[usize::from(stat.level)];
@@ -108,9 +110,11 @@ impl Collector {
         let pin = |stat: &SegmentStat| Pin {
             file: stat.id.to_string(),
             bytes: stat.bytes,
-            reason: match stat.id.is_log() && !held.contains(&stat.id) {
-                true => "log",
-                false => "read",
+            reason: match () {
+                () if held.contains(&stat.id) => "read",
+                () if damaged.contains(&stat.id) => "damage",
+                () if stat.id.is_log() => "log",
+                () => "read",
             },
         };
         let pins = stats.iter().filter(|stat| !stat.eligible).map(pin).collect();

@@ -1,7 +1,7 @@
 //! What all services of a node share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,8 +19,6 @@ use crate::config::Config;
 use crate::raft::{Consensus, Metrics, Node, NodeId};
 use crate::store::{Store, StoreError};
 
-/// Damaged places that are remembered for Status; more are logged only.
-const DAMAGE_MAX: usize = 64;
 /// Threads that read value files at once. Beyond that a read waits in order.
 const READERS_MAX: usize = 64;
 /// What a client is asked to wait when space is short.
@@ -76,7 +74,6 @@ pub struct Context {
     outlook: ArcSwap<Outlook>,
     stopping: AtomicBool,
     ready: AtomicBool,
-    damage: Mutex<Vec<String>>,
 }
 
 /// Who leads, as far as this node knows.
@@ -145,7 +142,6 @@ impl Context {
             outlook,
             stopping: AtomicBool::new(false),
             ready: AtomicBool::new(false),
-            damage: Mutex::new(Vec::new()),
         }
     }
 
@@ -263,44 +259,12 @@ impl Context {
 
     /// Turns a failed read of the store into an answer, and remembers damage.
     pub fn store_error(&self, error: &StoreError) -> Status {
-        let (status, damage) = match error {
-            StoreError::Damage { file, offset, reason } => {
-                let file = file.display().to_string();
-                let line = format!("{file} offset {offset}: {reason}");
-                (
-                    errors::data_damaged(&self.name, &file, *offset, reason),
-                    Some(line),
-                )
-            }
-            other => (
-                errors::internal(&self.name, &format!("reading failed: {other}"), false),
-                None,
-            ),
+        let StoreError::Damage { file, offset, reason } = error else {
+            tracing::error!(%error, "reading from the store failed");
+            return errors::internal(&self.name, &format!("reading failed: {error}"), false);
         };
-        match damage {
-            Some(line) => self.note_damage(line),
-            None => tracing::error!(%error, "reading from the store failed"),
-        }
-        status
-    }
-
-    /// What Status reports as damaged.
-    pub fn damage(&self) -> Vec<String> {
-        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note_damage(&self, line: String) {
-        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        if damage.contains(&line) {
-            return;
-        }
-        tracing::error!(
-            damage = line,
-            "stored bytes are damaged; the value was not served"
-        );
-        if damage.len() < DAMAGE_MAX {
-            damage.push(line);
-        }
+        self.store.note_damage(error);
+        errors::data_damaged(&self.name, &file.display().to_string(), *offset, reason)
     }
 }
 

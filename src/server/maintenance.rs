@@ -5,9 +5,9 @@ use std::sync::Arc;
 use nezha_api::errors;
 use nezha_api::v1::maintenance_service_server::MaintenanceService;
 use nezha_api::v1::{
-    GcDebt, GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest, GcResumeResponse,
-    GcRunRequest, GcRunResponse, GcSpace, GcStatusRequest, GcStatusResponse, HashRequest, HashResponse,
-    PurgeRequest, PurgeResponse, Role, StatusRequest, StatusResponse,
+    DamagedFile, GcDebt, GcJob, GcLevel, GcPauseRequest, GcPauseResponse, GcPin, GcResumeRequest,
+    GcResumeResponse, GcRunRequest, GcRunResponse, GcSpace, GcStatusRequest, GcStatusResponse, HashRequest,
+    HashResponse, PurgeRequest, PurgeResponse, Role, StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -16,7 +16,7 @@ use super::context::Context;
 use crate::collector;
 use crate::config::KEY_BYTES_MAX;
 use crate::raft::{AdminError, ServerState};
-use crate::store::disk_space;
+use crate::store::{self, disk_space};
 
 /// The service behind `kvctl status`.
 #[derive(Clone)]
@@ -51,6 +51,16 @@ fn gc_space(space: collector::Space, held_up: collector::HeldUp) -> GcSpace {
         disk_low: space.disk.low,
         writes_slowed: held_up.slowed,
         writes_refused: held_up.refused,
+    }
+}
+
+fn damaged(found: store::DamagedFile) -> DamagedFile {
+    DamagedFile {
+        file: found.file.display().to_string(),
+        offset: found.offset,
+        reason: found.reason,
+        first_seen_ms: found.first_seen_ms,
+        count: found.count,
     }
 }
 
@@ -133,7 +143,7 @@ impl MaintenanceService for Maintenance {
             live_bytes: state.live_bytes,
             disk_bytes,
             disk_free_bytes,
-            damage: context.damage(),
+            damage: context.store.damaged_files().into_iter().map(damaged).collect(),
             value_bytes_max: context.limits.value_bytes_max,
             key_bytes_max: KEY_BYTES_MAX,
             uptime_ms: u64::try_from(context.started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -12,7 +12,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use nezha_gc::SegmentWriter;
-use nezha_gc::plan::{self, KeyRange, LEVEL_LOG, SegmentStat, Usage};
+use nezha_gc::plan;
 use nezha_vlog::{Head, SegmentId, ValueRef};
 
 use super::error::StoreError;
@@ -73,66 +73,6 @@ impl Store {
             heads = rest;
         }
         Ok(outcomes)
-    }
-
-    /// What the planner needs to know: every sealed file, and the size of the whole; and which store it is about.
-    ///
-    /// `purgeable`: log index up to which Raft may be asked to purge; log segments beyond it are not eligible.
-    /// Blocking: the first call reads the key ranges of sorted segments.
-    pub fn segment_stats(&self, purgeable: u64) -> Result<Statistics, StoreError> {
-        let view = self.view();
-        let live = view.index.live_bytes();
-        let live_of = |id: &SegmentId| live.get(id).copied().unwrap_or(0);
-        let waiting = self.retired().doomed();
-        let mut stats = Vec::new();
-        let segments = self.log.segments();
-        let mut file_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        file_bytes += self.to_write.load(Ordering::Relaxed);
-        let mut last = 0;
-        for segment in segments.iter().filter(|segment| segment.sealed) {
-            last = last.max(segment.last.unwrap_or(0));
-            stats.push(SegmentStat {
-                id: segment.id,
-                level: LEVEL_LOG,
-                bytes: segment.bytes,
-                live_bytes: live_of(&segment.id),
-                overhead_bytes: 0,
-                keys: None,
-                eligible: last <= purgeable && !waiting.contains(&segment.id),
-            });
-        }
-        for segment in view.values.segments() {
-            let summary = segment.summary();
-            let (first, last) = segment
-                .key_range()
-                .map_err(|e| StoreError::values(view.values.dir(), e))?;
-            file_bytes += summary.file_bytes;
-            stats.push(SegmentStat {
-                id: summary.id,
-                level: summary.level,
-                bytes: summary.file_bytes,
-                live_bytes: live_of(&summary.id),
-                overhead_bytes: summary.file_bytes - summary.record_bytes,
-                keys: Some(KeyRange { first, last }),
-                eligible: !waiting.contains(&summary.id),
-            });
-        }
-        let live_bytes = live.values().sum();
-        Ok(Statistics {
-            store: view.number,
-            segments: stats,
-            usage: Usage {
-                file_bytes,
-                live_bytes,
-            },
-        })
-    }
-
-    /// Collected files that readers still hold.
-    pub fn held_by_readers(&self) -> BTreeSet<SegmentId> {
-        let retired = self.retired();
-        let held = retired.views.iter().flat_map(|(_, doomed)| doomed);
-        held.copied().collect()
     }
 
     /// Copies the live records of a job's inputs to sorted segments of its level, moves the index over and retires the
@@ -297,17 +237,6 @@ impl Store {
         // Every change of it is one push or one take.
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The files of a store, for the planner.
-#[derive(Debug, Clone)]
-pub struct Statistics {
-    /// Number of the store.
-    pub store: u64,
-    /// Every sealed file.
-    pub segments: Vec<SegmentStat>,
-    /// Size of the whole.
-    pub usage: Usage,
 }
 
 /// What [`Store::sweep`] found.
@@ -499,9 +428,16 @@ impl Retired {
     }
 
     /// Files that were collected and are not gone.
-    fn doomed(&self) -> BTreeSet<SegmentId> {
+    pub(super) fn doomed(&self) -> BTreeSet<SegmentId> {
+        let mut doomed = self.held();
+        doomed.extend(&self.unpurged);
+        doomed
+    }
+
+    /// Those of them that an older view may lead to.
+    pub(super) fn held(&self) -> BTreeSet<SegmentId> {
         let held = self.views.iter().flat_map(|(_, doomed)| doomed);
-        held.chain(&self.unpurged).copied().collect()
+        held.copied().collect()
     }
 
     /// Whether a view of store `number` is still held.

@@ -5,16 +5,20 @@
 
 mod check;
 mod collect;
+mod damage;
 mod disk;
 mod error;
 mod halts;
 mod hash;
 mod pins;
 mod staging;
+mod statistics;
 mod view;
 
 #[cfg(test)]
 mod collect_test;
+#[cfg(test)]
+mod damage_test;
 #[cfg(test)]
 mod hash_test;
 #[cfg(test)]
@@ -36,15 +40,18 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace, Statistics, Swept};
+pub use collect::{Collected, Pace, Swept};
+pub use damage::DamagedFile;
 pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
 pub use staging::{SnapshotMeta, Staged, Staging};
+pub use statistics::Statistics;
 pub use view::View;
 
 use collect::Retired;
+use damage::Damages;
 use halts::Halts;
 use staging::Leftovers;
 
@@ -79,6 +86,8 @@ pub struct Store {
     options: StoreOptions,
     log: Log,
     view: ArcSwap<View>,
+    /// What all views have found damaged.
+    damages: Damages,
     /// Taken by whoever changes the index, or which index is live: apply, relocation, install. (I6)
     commits: Mutex<()>,
     /// Indices at which apply halts for a view.
@@ -113,7 +122,8 @@ impl Store {
             Some(number) => number,
             None => create_first(&data, engine.as_ref(), &recovered)?,
         };
-        let view = open_view(&data, engine.as_ref(), number, &log)?;
+        let damages = Damages::default();
+        let view = open_view(&data, engine.as_ref(), number, &log, &damages)?;
         let breach = judge(&view);
         breach.map_err(|breach| StoreError::Refused {
             dir: data.path().to_path_buf(),
@@ -136,6 +146,7 @@ impl Store {
             log,
             next_value: AtomicU64::new(collect::first_free_id(&view)),
             view: ArcSwap::from_pointee(view),
+            damages,
             commits: Mutex::default(),
             halts: Halts::default(),
             retired: Mutex::default(),
@@ -251,7 +262,13 @@ fn judge(view: &View) -> Result<(), Breach> {
     check::check_segments(view.index.live_bytes(), |segment| view.segment_bytes(segment))
 }
 
-fn open_view(data: &DataDir, engine: &dyn Engine, number: u64, log: &Log) -> Result<View, StoreError> {
+fn open_view(
+    data: &DataDir,
+    engine: &dyn Engine,
+    number: u64,
+    log: &Log,
+    damages: &Damages,
+) -> Result<View, StoreError> {
     let values_dir = values_dir(data, number);
     let values =
         ValueSegments::open(data.fs(), &values_dir).map_err(|e| StoreError::values(&values_dir, e))?;
@@ -262,6 +279,7 @@ fn open_view(data: &DataDir, engine: &dyn Engine, number: u64, log: &Log) -> Res
         values: Arc::new(values),
         log: log.clone(),
         log_dir: data.log_dir(),
+        damages: damages.clone(),
     })
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use nezha_gc::SegmentWriter;
 use nezha_vlog::{Log, LogId, SegmentId, decode_record};
 
+use super::damage::Damages;
 use super::error::StoreError;
 use super::view::View;
 use super::{Store, StoreOptions, create_store_dir, index_dir, open_view, sync_store_dir, values_dir};
@@ -40,6 +41,7 @@ pub struct Staging {
     data: Arc<DataDir>,
     engine: Arc<dyn Engine>,
     log: Log,
+    damages: Damages,
     options: StoreOptions,
     index: Arc<dyn Index>,
     state: AppliedState,
@@ -69,6 +71,7 @@ impl Store {
             data: Arc::clone(&self.data),
             engine: Arc::clone(&self.engine),
             log: self.log.clone(),
+            damages: self.damages.clone(),
             options: self.options.clone(),
             index,
             state: AppliedState {
@@ -147,6 +150,7 @@ impl Staging {
             data,
             engine,
             log,
+            damages,
             index,
             state,
             claim,
@@ -154,7 +158,7 @@ impl Staging {
         } = self;
         drop(index);
         sync_store_dir(&data, claim.number)?;
-        let view = open_view(&data, engine.as_ref(), claim.number, &log)?;
+        let view = open_view(&data, engine.as_ref(), claim.number, &log, &damages)?;
         // Assert what will be relied on, after it was read back.
         let found = view.index.state();
         if found != state {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nezha_gc::ValueSegments;
+use nezha_gc::plan::KeyRange;
+use nezha_gc::{ValueSegment, ValueSegments};
 use nezha_vlog::{Log, SegmentId};
 
+use super::damage::Damages;
 use super::error::StoreError;
 use crate::index::{Index, IndexEntry, Place};
 
@@ -19,6 +21,8 @@ pub struct View {
     pub(super) values: Arc<ValueSegments>,
     pub(super) log: Log,
     pub(super) log_dir: std::path::PathBuf,
+    /// Whatever a read finds damaged is remembered there.
+    pub(super) damages: Damages,
 }
 
 impl View {
@@ -37,50 +41,69 @@ impl View {
     /// Errors: `Damage` with file and offset if the record is not the intact record of this key and revision.
     /// Blocking: at most one pread.
     pub fn read(&self, entry: &IndexEntry, key: &[u8]) -> Result<Bytes, StoreError> {
-        match &entry.place {
-            Place::Inline(value) => Ok(value.clone()),
-            Place::At(at) if at.segment.is_log() => self
-                .log
-                .read_value(*at, key, entry.mod_revision)
-                .map_err(|e| StoreError::log(&self.log_dir, e)),
-            Place::At(at) => {
-                let value = self.values.read_value(*at, key, entry.mod_revision);
-                value.map_err(|e| StoreError::values(self.values.dir(), e))
-            }
-        }
+        let at = match &entry.place {
+            Place::Inline(value) => return Ok(value.clone()),
+            Place::At(at) => *at,
+        };
+        let revision = entry.mod_revision;
+        self.checked(at.segment, || match at.segment.is_log() {
+            true => self.of_log(self.log.read_value(at, key, revision)),
+            false => self.of_values(self.values.read_value(at, key, revision)),
+        })
     }
 
     /// Reads the record of `key` as it stands in its segment; `None` if its value is inline.
     ///
     /// Errors: as [`View::read`]. Blocking: at most one pread.
     pub fn read_record(&self, entry: &IndexEntry, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let record = match &entry.place {
+        let at = match &entry.place {
             Place::Inline(_) => return Ok(None),
-            Place::At(at) if at.segment.is_log() => self
-                .log
-                .read_record(*at, key, entry.mod_revision)
-                .map_err(|e| StoreError::log(&self.log_dir, e)),
-            Place::At(at) => {
-                let record = self.values.read_record(*at, key, entry.mod_revision);
-                record.map_err(|e| StoreError::values(self.values.dir(), e))
-            }
+            Place::At(at) => *at,
         };
+        let revision = entry.mod_revision;
+        let record = self.checked(at.segment, || match at.segment.is_log() {
+            true => self.of_log(self.log.read_record(at, key, revision)),
+            false => self.of_values(self.values.read_record(at, key, revision)),
+        });
         record.map(Some)
     }
 
     /// Reads as [`View::read`], but only what is in memory: `None` if it would have to wait for the disk. Never blocks.
     pub fn try_read(&self, entry: &IndexEntry, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match &entry.place {
-            Place::Inline(value) => Ok(Some(value.clone())),
-            Place::At(at) if at.segment.is_log() => self
-                .log
-                .try_read_value(*at, key, entry.mod_revision)
-                .map_err(|e| StoreError::log(&self.log_dir, e)),
-            Place::At(at) => {
-                let value = self.values.try_read_value(*at, key, entry.mod_revision);
-                value.map_err(|e| StoreError::values(self.values.dir(), e))
-            }
-        }
+        let at = match &entry.place {
+            Place::Inline(value) => return Ok(Some(value.clone())),
+            Place::At(at) => *at,
+        };
+        let revision = entry.mod_revision;
+        self.checked(at.segment, || match at.segment.is_log() {
+            true => self.of_log(self.log.try_read_value(at, key, revision)),
+            false => self.of_values(self.values.try_read_value(at, key, revision)),
+        })
+    }
+
+    /// First and last key of one of the sorted segments. Blocking: the first call reads its table.
+    pub(super) fn key_range(&self, segment: &ValueSegment) -> Result<KeyRange, StoreError> {
+        self.checked(segment.summary().id, || {
+            let (first, last) = self.of_values(segment.key_range())?;
+            Ok(KeyRange { first, last })
+        })
+    }
+
+    /// Remembers the damage that a read of `segment` meets.
+    fn checked<T>(
+        &self,
+        segment: SegmentId,
+        read: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        read().inspect_err(|error| self.damages.met(segment, error))
+    }
+
+    fn of_log<T>(&self, read: Result<T, nezha_vlog::Error>) -> Result<T, StoreError> {
+        read.map_err(|e| StoreError::log(&self.log_dir, e))
+    }
+
+    fn of_values<T>(&self, read: Result<T, nezha_gc::Error>) -> Result<T, StoreError> {
+        read.map_err(|e| StoreError::values(self.values.dir(), e))
     }
 
     /// Reads entry and value of `key`.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use clap::Args;
 use nezha_api::client::{Client, ClientError};
-use nezha_api::v1::{Member, ResponseHeader, Role, StatusResponse};
+use nezha_api::v1::{DamagedFile, Member, ResponseHeader, Role, StatusResponse};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -232,7 +232,7 @@ impl MemberReport {
         match answer.result {
             Ok((header, status)) => {
                 let member = members.iter().find(|member| member.id == header.node_id);
-                let mut errors = status.damage.clone();
+                let mut errors: Vec<String> = status.damage.iter().map(damaged).collect();
                 if !status.ready {
                     errors.push("not ready: catching up after its start".into());
                 }
@@ -389,6 +389,16 @@ impl Verdict {
         let text =
             format!("The cluster is healthy: {up} of {voters} voters answer, leader {name} (term {term}).");
         verdict(true, true, text)
+    }
+}
+
+fn damaged(found: &DamagedFile) -> String {
+    let DamagedFile {
+        file, offset, reason, ..
+    } = found;
+    match found.count {
+        ..=1 => format!("{file} offset {offset}: {reason}"),
+        count => format!("{file} offset {offset}: {reason} (met {count} times)"),
     }
 }
 

@@ -20,7 +20,8 @@ Examples:
 Asks each given endpoint about its own files; one that does not answer stays in the table.
 Level 0 is the sealed segments of the log, 1 sorted runs, 2 the bottom run; GARBAGE is what
 collecting all of a level would give back. A file is pinned while an open scan or transfer may
-read it (read), or while Raft, or a follower that lags, may need its entries (log).
+read it (read), while Raft, or a follower that lags, may need its entries (log), or for as long as
+it holds a live value that is damaged (damage; see `kvctl status`).
 Space: calm; urgent, when gc goes before clients; slow and refuse, when writes are slowed and
 refused so that the bound on space amplification holds. Debt is what waits to be sorted.
 Exits with 0 if every endpoint answers, else as for the first that does not: 3, 4 or 5.
