@@ -7,6 +7,8 @@ mod check;
 mod collect;
 mod error;
 mod pins;
+mod planted;
+mod reclaim;
 mod staging;
 mod view;
 
@@ -31,13 +33,15 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace, Statistics, Swept};
+pub use collect::{Collected, Pace, Statistics};
 pub use error::StoreError;
 pub use pins::{LogPin, LogPins};
+pub use reclaim::Swept;
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
-use collect::Retired;
+use planted::{Bug, planted};
+use reclaim::Retired;
 use staging::Leftovers;
 
 /// Settings of a store.
@@ -50,6 +54,9 @@ pub struct StoreOptions {
     /// relocated: bounds the keys that a job holds in memory, and what a crash makes it do again. Bytes; default 64 MiB;
     /// 64 KiB and up.
     pub value_segment_bytes: u64,
+    /// Keys that a job relocates at a time, between applies: bounds how long an apply waits for a job. A staging, which
+    /// nobody waits for, commits eight times as many at a time. Default 512; 1 and up.
+    pub relocate_keys: usize,
     /// Settings of the log.
     pub log: nezha_vlog::Options,
 }
@@ -59,6 +66,7 @@ impl Default for StoreOptions {
         StoreOptions {
             inline_value_max: 128,
             value_segment_bytes: 64 << 20,
+            relocate_keys: 512,
             log: nezha_vlog::Options::default(),
         }
     }
@@ -114,9 +122,12 @@ impl Store {
             log.purge(applied, Box::new(|_| {}))
                 .map_err(|e| StoreError::log(&log_dir, e))?;
         }
+        // Whatever a crash has left that nobody needs.
         for other in data.stores()?.into_iter().filter(|other| *other != number) {
             remove_store(&data, engine.as_ref(), other)?;
         }
+        sealed::remove_temporary(data.fs().as_ref(), &data.current_path())?;
+        reclaim::remove_dead(&view)?;
         let store = Store {
             data,
             engine,
@@ -200,6 +211,11 @@ impl Store {
             return Err(StoreError::BadSnapshot { reason });
         }
         let view = staged.view();
+        let purged = self.log.purged();
+        assert!(
+            purged.is_none_or(|purged| purged.index <= applied.index),
+            "I8: a snapshot at {applied} behind the purge point {purged:?} is to be installed"
+        );
         // Crash before the rename in here: the old store is live and the new one is removed at the next open. Crash
         // after it: the new one is live, its installed-at marker excuses a log that ends before it.
         write_current(&self.data, view.number)?;
@@ -308,13 +324,12 @@ pub(crate) fn read_current(fs: &dyn Fs, data: &DataDir) -> Result<Option<u64>, S
 }
 
 fn write_current(data: &DataDir, number: u64) -> Result<(), StoreError> {
+    let (fs, path) = (data.fs().as_ref(), data.current_path());
+    if planted(Bug::InstallNotAtomic) && number > 1 {
+        fs.remove(&path).map_err(sealed::io_error("remove", &path))?;
+    }
     let fields = vec![("store".to_owned(), number.to_string())];
-    Ok(sealed::write(
-        data.fs().as_ref(),
-        &data.current_path(),
-        "current",
-        &fields,
-    )?)
+    Ok(sealed::write(fs, &path, "current", &fields)?)
 }
 
 fn create_store_dir(data: &DataDir, number: u64) -> Result<(), StoreError> {
