@@ -11,5 +11,7 @@ pub mod local;
 pub mod node;
 pub mod offline;
 pub mod raft;
+#[cfg(test)]
+mod seed;
 pub mod server;
 pub mod store;

@@ -17,6 +17,8 @@ mod collect_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
+mod steps_test;
+#[cfg(test)]
 mod store_test;
 
 use std::path::{Path, PathBuf};
