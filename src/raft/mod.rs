@@ -23,6 +23,8 @@ mod state_machine;
 mod types;
 
 #[cfg(test)]
+mod purge_test;
+#[cfg(test)]
 mod raft_test;
 
 pub use consensus::{AdminError, Consensus, MemberInfo, Metrics, ReadError, StartError, WriteError, Written};
