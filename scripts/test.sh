@@ -30,6 +30,10 @@ header "planted bugs of the log, caught by its own crash tests"
 # With what they print: how often each recovery case was hit.
 run cargo test --release --locked -p nezha-vlog --features planted-bugs -- --show-output
 
+header "planted bugs of the store and of purging, caught by their own tests"
+# Library tests alone: target/release/kvd stays the real one.
+run cargo test --release --workspace --locked --features nezha/planted-bugs --lib -- --show-output planted_test::
+
 header "process tests: real kvd processes, namespaces, power cuts, traces"
 run cargo test --release --workspace --locked --test process -- --test-threads=1
 

@@ -10,6 +10,10 @@ pub mod index;
 pub mod local;
 pub mod node;
 pub mod offline;
+#[cfg(all(test, feature = "planted-bugs"))]
+mod planted_test;
 pub mod raft;
+#[cfg(test)]
+mod seed;
 pub mod server;
 pub mod store;

@@ -26,10 +26,8 @@ pub(crate) type Fields = Vec<(String, String)>;
 /// Replaces `path` atomically: afterwards, and after any crash, it holds the old content or the new one.
 pub(crate) fn write(fs: &dyn Fs, path: &Path, kind: &str, fields: &Fields) -> Result<(), IdentityError> {
     let bytes = encode(kind, fields);
+    remove_temporary(fs, path)?;
     let temporary = temporary_path(path);
-    if fs.exists(&temporary).map_err(io_error("look for", &temporary))? {
-        fs.remove(&temporary).map_err(io_error("remove", &temporary))?;
-    }
     let file = fs.create(&temporary).map_err(io_error("create", &temporary))?;
     file.write_all_at(&bytes, 0)
         .map_err(io_error("write", &temporary))?;
@@ -39,6 +37,15 @@ pub(crate) fn write(fs: &dyn Fs, path: &Path, kind: &str, fields: &Fields) -> Re
     // Crash before this: the directory names the old file or the new one, both whole.
     let dir = path.parent().unwrap_or(Path::new("."));
     fs.sync_dir(dir).map_err(io_error("sync", dir))
+}
+
+/// Removes what a crash may have left of an unfinished [`write`] of `path`.
+pub(crate) fn remove_temporary(fs: &dyn Fs, path: &Path) -> Result<(), IdentityError> {
+    let temporary = temporary_path(path);
+    if fs.exists(&temporary).map_err(io_error("look for", &temporary))? {
+        fs.remove(&temporary).map_err(io_error("remove", &temporary))?;
+    }
+    Ok(())
 }
 
 /// Reads `path`; `None` if there is no such file.

@@ -56,12 +56,27 @@ impl MapEngine {
             index.crash();
         }
     }
+
+    /// An independent engine with what a crash may leave of each index: `kept` answers how many commits of those that
+    /// were not flushed are there nevertheless.
+    pub fn after_crash(&self, mut kept: impl FnMut(usize) -> usize) -> MapEngine {
+        let by_dir = self.by_dir.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = by_dir
+            .iter()
+            .map(|(dir, index)| (dir.clone(), index.after_crash(kept(index.unflushed()))));
+        MapEngine {
+            by_dir: Mutex::new(left.collect()),
+        }
+    }
 }
 
 impl Engine for MapEngine {
     fn open(&self, dir: &Path) -> Result<Arc<dyn Index>, IndexError> {
         let mut by_dir = self.by_dir.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::new(by_dir.entry(dir.to_path_buf()).or_default().clone()))
+        let index = by_dir.entry(dir.to_path_buf()).or_default();
+        // What is there at an opening is what the disk has: closing flushes.
+        index.flush()?;
+        Ok(Arc::new(index.clone()))
     }
 
     fn removed(&self, dir: &Path) {

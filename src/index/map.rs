@@ -23,6 +23,8 @@ pub struct MapIndex {
 struct Inner {
     now: Image,
     flushed: Image,
+    /// What was committed since, in order.
+    unflushed: Vec<WriteSet>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -30,6 +32,19 @@ struct Image {
     entries: BTreeMap<Bytes, IndexEntry>,
     live: LiveBytes,
     state: AppliedState,
+}
+
+impl Image {
+    fn apply(&mut self, set: WriteSet) {
+        self.live.add(&set.live_delta);
+        for (key, entry) in set.entries {
+            match entry {
+                Some(entry) => self.entries.insert(key, entry),
+                None => self.entries.remove(&key),
+            };
+        }
+        self.state = set.state;
+    }
 }
 
 impl MapIndex {
@@ -42,6 +57,29 @@ impl MapIndex {
     pub fn crash(&self) {
         let mut inner = self.lock();
         inner.now = inner.flushed.clone();
+        inner.unflushed.clear();
+    }
+
+    /// Number of commits that a crash may lose.
+    pub fn unflushed(&self) -> usize {
+        self.lock().unflushed.len()
+    }
+
+    /// An independent index as a crash may leave this one: what was flushed and the first `kept` commits since. An
+    /// engine may flush by itself at any time.
+    pub fn after_crash(&self, kept: usize) -> MapIndex {
+        let inner = self.lock();
+        let mut image = inner.flushed.clone();
+        for set in inner.unflushed.iter().take(kept) {
+            image.apply(set.clone());
+        }
+        MapIndex {
+            inner: Arc::new(Mutex::new(Inner {
+                now: image.clone(),
+                flushed: image,
+                unflushed: Vec::new(),
+            })),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -77,14 +115,8 @@ impl Index for MapIndex {
 
     fn commit(&self, set: WriteSet) -> Result<(), IndexError> {
         let mut inner = self.lock();
-        inner.now.live.add(&set.live_delta);
-        for (key, entry) in set.entries {
-            match entry {
-                Some(entry) => inner.now.entries.insert(key, entry),
-                None => inner.now.entries.remove(&key),
-            };
-        }
-        inner.now.state = set.state;
+        inner.now.apply(set.clone());
+        inner.unflushed.push(set);
         Ok(())
     }
 
@@ -120,10 +152,15 @@ impl Index for MapIndex {
     fn flush(&self) -> Result<Option<LogId>, IndexError> {
         let mut inner = self.lock();
         inner.flushed = inner.now.clone();
+        inner.unflushed.clear();
         Ok(inner.flushed.state.applied)
     }
 
     fn flushed(&self) -> Option<LogId> {
         self.lock().flushed.state.applied
+    }
+
+    fn flushed_live_bytes(&self) -> BTreeMap<SegmentId, u64> {
+        self.lock().flushed.live.by_segment().clone()
     }
 }

@@ -224,8 +224,8 @@ pub enum IndexError {
 
 /// The port to an index engine.
 ///
-/// Blocking: every call except `try_get`, `state`, `live_bytes` and `flushed` may read or write files. `commit` has one caller at
-/// a time (the state machine's worker); all others may be called from any thread.
+/// Blocking: every call except `try_get`, `state`, `live_bytes`, `flushed` and `flushed_live_bytes` may read or write
+/// files. `commit` has one caller at a time (the state machine's worker); all others may be called from any thread.
 pub trait Index: Send + Sync {
     /// Returns the entry of `key`.
     ///
@@ -260,4 +260,7 @@ pub trait Index: Send + Sync {
 
     /// Applied id that is durable for certain; the durable one may be later.
     fn flushed(&self) -> Option<LogId>;
+
+    /// Live bytes of every segment that has any in what is durable for certain.
+    fn flushed_live_bytes(&self) -> BTreeMap<SegmentId, u64>;
 }

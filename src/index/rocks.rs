@@ -36,7 +36,18 @@ pub struct RocksIndex {
 struct Inner {
     state: AppliedState,
     live: LiveBytes,
-    flushed: Option<LogId>,
+    /// Commits since it was opened.
+    commits: u64,
+    flushed: Flushed,
+}
+
+/// What a flush has made durable.
+#[derive(Clone)]
+struct Flushed {
+    /// Number of commits that are in it: orders flushes that overlap.
+    commits: u64,
+    applied: Option<LogId>,
+    live: LiveBytes,
 }
 
 impl RocksIndex {
@@ -87,13 +98,19 @@ impl RocksIndex {
         }
         let live = format::collect_live(records.iter().map(|(key, value)| (&key[..], &value[..])))
             .map_err(|e| malformed(&dir, e))?;
-        let flushed = state.applied;
+        let live = LiveBytes::new(live);
+        let flushed = Flushed {
+            commits: 0,
+            applied: state.applied,
+            live: live.clone(),
+        };
         Ok(RocksIndex {
             db,
             dir,
             inner: Mutex::new(Inner {
                 state,
-                live: LiveBytes::new(live),
+                live,
+                commits: 0,
                 flushed,
             }),
         })
@@ -223,6 +240,7 @@ impl Index for RocksIndex {
         let mut inner = self.lock();
         inner.live = live;
         inner.state = set.state;
+        inner.commits += 1;
         Ok(())
     }
 
@@ -261,22 +279,39 @@ impl Index for RocksIndex {
     }
 
     fn flush(&self) -> Result<Option<LogId>, IndexError> {
-        let applied = self.lock().state.applied;
+        let captured = {
+            let inner = self.lock();
+            Flushed {
+                commits: inner.commits,
+                applied: inner.state.applied,
+                live: inner.live.clone(),
+            }
+        };
+        let applied = captured.applied;
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db
             .flush_opt(&options)
             .map_err(|e| failure("flush", &self.dir, &e))?;
         let mut inner = self.lock();
-        // Two flushes may overlap; the later captured id wins.
-        if inner.flushed.map(|id| id.index) < applied.map(|id| id.index) {
-            inner.flushed = applied;
+        // Two flushes may overlap; what was captured later wins.
+        if inner.flushed.commits < captured.commits {
+            inner.flushed = captured;
         }
+        let (flushed, now) = (inner.flushed.applied, inner.state.applied);
+        assert!(
+            flushed.map(|id| id.index) <= now.map(|id| id.index),
+            "I8: flushed {flushed:?} is beyond applied {now:?}"
+        );
         Ok(applied)
     }
 
     fn flushed(&self) -> Option<LogId> {
-        self.lock().flushed
+        self.lock().flushed.applied
+    }
+
+    fn flushed_live_bytes(&self) -> BTreeMap<SegmentId, u64> {
+        self.lock().flushed.live.by_segment().clone()
     }
 }
 

@@ -122,6 +122,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         if let Some(store) = &self.guard {
             let flushed = store.index().flushed().map(|id| id.index);
+            #[cfg(feature = "planted-bugs")]
+            let flushed = match super::planted::planted(super::planted::Bug::PurgePastFlushed) {
+                true => Some(log_id.index),
+                false => flushed,
+            };
             assert!(
                 flushed >= Some(log_id.index),
                 "I4: purge up to {} passes the flushed applied index {flushed:?}",

@@ -24,6 +24,8 @@ mod state_machine;
 mod types;
 
 #[cfg(test)]
+mod purge_test;
+#[cfg(test)]
 mod raft_test;
 
 pub use consensus::{Consensus, MemberInfo, Metrics, Written};

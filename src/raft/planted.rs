@@ -18,6 +18,8 @@ pub(crate) enum Bug {
     ApplyBeforeCommit,
     /// `flush-without-log`: apply, and with it the index flush, does not wait for the log's own sync.
     FlushWithoutLog,
+    /// `purge-past-flushed`: a snapshot, which allows a purge up to it, does not flush the index.
+    PurgePastFlushed,
 }
 
 /// Whether `bug` is switched on.
@@ -25,6 +27,7 @@ pub(crate) fn planted(bug: Bug) -> bool {
     match std::env::var("NEZHA_PLANTED_BUG").as_deref() {
         Ok("apply-before-commit") => bug == Bug::ApplyBeforeCommit,
         Ok("flush-without-log") => bug == Bug::FlushWithoutLog,
+        Ok("purge-past-flushed") => bug == Bug::PurgePastFlushed,
         _ => false,
     }
 }

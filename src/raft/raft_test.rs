@@ -30,6 +30,7 @@ use super::state_machine::{FlushPolicy, StateMachine};
 use super::types::{Entry, LogId, Proposal, TypeConfig, Vote};
 use crate::identity::DataDir;
 use crate::index::{Engine, MapEngine, RocksEngine, RocksOptions};
+use crate::seed::{Named, seeds};
 use crate::store::{Store, StoreOptions};
 
 fn small_segments() -> StoreOptions {
@@ -42,16 +43,16 @@ fn small_segments() -> StoreOptions {
 }
 
 /// A disk and what is open on it.
-struct Node {
+pub(super) struct Node {
     fs: CrashFs,
     engine: Arc<MapEngine>,
     store: Arc<Store>,
-    log: LogStore,
-    machine: StateMachine,
+    pub(super) log: LogStore,
+    pub(super) machine: StateMachine,
 }
 
 impl Node {
-    fn open(fs: CrashFs, engine: Arc<MapEngine>) -> Node {
+    pub(super) fn open(fs: CrashFs, engine: Arc<MapEngine>) -> Node {
         let (node, writer) = Node::open_unwritten(fs, engine, None);
         drop(writer);
         node
@@ -88,13 +89,13 @@ impl Node {
     }
 
     /// Cuts the power and opens what is left.
-    fn crash(self, seed: u64) -> Node {
+    pub(super) fn crash(self, seed: u64) -> Node {
         let fs = self.fs.crash(seed);
         self.engine.crash();
         Node::open(fs, self.engine)
     }
 
-    async fn append(
+    pub(super) async fn append(
         &mut self,
         entries: Vec<Entry>,
     ) -> OneshotReceiverOf<TypeConfig, Result<(), std::io::Error>> {
@@ -104,7 +105,7 @@ impl Node {
     }
 
     /// Applies everything in the log up to `index`.
-    async fn apply_to(&mut self, index: u64) {
+    pub(super) async fn apply_to(&mut self, index: u64) {
         let from = self.store.index().state().applied.map_or(0, |id| id.index + 1);
         let mut reader = self.log.get_log_reader().await;
         let entries = reader.entries_stream(from..index + 1).await;
@@ -112,7 +113,7 @@ impl Node {
         self.machine.apply(entries).await.unwrap();
     }
 
-    fn values(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub(super) fn values(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let view = self.store.view();
         let mut keys = Vec::new();
         let all = crate::index::ScanRange::all();
@@ -134,39 +135,18 @@ fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
 }
 
-fn put(term: u64, index: u64, key: &[u8], value: &[u8]) -> Entry {
+pub(super) fn put(term: u64, index: u64, key: &[u8], value: &[u8]) -> Entry {
     let draft = Draft::put(key, value, Precondition::None);
     Entry::new(log_id(term, index), EntryPayload::Normal(Proposal::Draft(draft)))
 }
 
-fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("NEZHA_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
-        Some(seed) => vec![seed],
-        None => (0..count).collect(),
-    }
-}
-
-fn run<F: Future>(test: F) -> F::Output {
+pub(super) fn run<F: Future>(test: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap()
         .block_on(test)
-}
-
-/// Names the seed when a case panics.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("failing seed: NEZHA_SEED={}", self.0);
-        }
-    }
 }
 
 struct Builder {

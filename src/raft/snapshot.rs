@@ -205,13 +205,22 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let index = self.store.index();
         // Taken before the flush: applies go on meanwhile, and a snapshot must not be ahead of what is flushed (I4, I8).
         let state = index.state();
-        tokio::task::spawn_blocking(move || index.flush())
+        let meta = meta_of(&state)?;
+        let snapshot = SnapshotData::Metadata;
+        #[cfg(feature = "planted-bugs")]
+        if super::planted::planted(super::planted::Bug::PurgePastFlushed) {
+            return Ok(Snapshot { meta, snapshot });
+        }
+        let flushing = index.clone();
+        tokio::task::spawn_blocking(move || flushing.flush())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
-        Ok(Snapshot {
-            meta: meta_of(&state)?,
-            snapshot: SnapshotData::Metadata,
-        })
+        let (applied, flushed) = (state.applied, index.flushed());
+        assert!(
+            applied.map(|id| id.index) <= flushed.map(|id| id.index),
+            "I8: a snapshot at {applied:?} is beyond the flushed {flushed:?}"
+        );
+        Ok(Snapshot { meta, snapshot })
     }
 }

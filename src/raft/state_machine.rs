@@ -102,6 +102,14 @@ async fn apply_batch(
         true => super::planted::already_applied(store, &mut heads),
         false => Vec::new(),
     };
+    // openraft notes what is committed before it applies it. Without a note Raft is not there: in tests.
+    if let (Some(committed), Some(last)) = (store.log().committed(), heads.last()) {
+        assert!(
+            last.log_id.index <= committed.index,
+            "I8: {} is to be applied, but only {committed} is committed",
+            last.log_id
+        );
+    }
     let applier = store.clone();
     let outcomes: Vec<Vec<Outcome>> = tokio::task::spawn_blocking(move || applier.apply(heads, &max_node_id))
         .await

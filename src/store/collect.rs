@@ -1,9 +1,8 @@
 //! Collecting segments: what is live is copied out in key order, the index moves over, and the files go once nobody can
-//! need them.
+//! need them (`reclaim`).
 //!
 //! The order is the safety (I6): copies durable, then relocated where the index still points at the old place, then the
-//! index flushed, then the inputs retired; unlinked only when no view that may lead to them is held (I5), and log
-//! segments only when Raft has purged them (I4).
+//! index flushed, then the inputs retired.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -15,15 +14,13 @@ use nezha_gc::SegmentWriter;
 use nezha_gc::plan;
 use nezha_vlog::{Head, SegmentId, ValueRef};
 
+use super::Store;
 use super::error::StoreError;
+use super::planted::{Bug, planted};
 use super::view::View;
-use super::{Store, remove_store};
 use crate::index::{
     Apply, Index, IndexEntry, IndexError, Outcome, Place, ScanItem, ScanRange, WriteSet, account,
 };
-
-/// Keys that are relocated at a time, between applies.
-const RELOCATE_KEYS: usize = 512;
 
 /// Whether a job goes on, asked after every record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +133,9 @@ impl Store {
             return Ok(done);
         }
         // Nothing refers to the inputs any more, unless the store was replaced meanwhile; durably so after this.
-        view.index.flush()?;
+        if !planted(Bug::UnlinkBeforeFlush) {
+            view.index.flush()?;
+        }
         let live = view.index.live_bytes();
         let left: Vec<_> = inputs.iter().filter(|input| live.contains_key(input)).collect();
         assert!(
@@ -150,7 +149,7 @@ impl Store {
     /// Moves keys to their new places where the index still has the old ones. False: another store is live.
     fn relocate(&self, number: u64, moves: &[Move]) -> Result<Option<u64>, StoreError> {
         let mut overtaken = 0;
-        for moves in moves.chunks(RELOCATE_KEYS) {
+        for moves in moves.chunks(self.options.relocate_keys) {
             let _commits = self.commits();
             let view = self.view();
             if view.number != number {
@@ -176,76 +175,10 @@ impl Store {
         true
     }
 
-    /// Removes what nobody reads from any more: collected segments, replaced stores, stagings that were given up.
-    /// Blocking: closes indexes and unlinks files. Whatever is not swept goes at the next opening, or is collected again.
-    pub fn sweep(&self) -> Result<Swept, StoreError> {
-        let live = self.view.load().number;
-        let (free, held) = self.retired().take_unheld(live);
-        let mut numbers = self.leftovers.take();
-        let mut logs = Vec::new();
-        let mut files = 0;
-        for Unheld { view, doomed } in free {
-            for id in doomed {
-                match id.is_log() {
-                    true => logs.push(id),
-                    false => {
-                        let removed = view.values.remove(id);
-                        removed.map_err(|e| StoreError::values(view.values.dir(), e))?;
-                        files += 1;
-                    }
-                }
-            }
-            if view.number != live {
-                numbers.push(view.number);
-            }
-        }
-        numbers.retain(|number| !self.retired().holds(*number));
-        numbers.dedup();
-        for number in numbers {
-            remove_store(&self.data, self.engine.as_ref(), number)?;
-        }
-        files += self.remove_log_segments(logs)?;
-        Ok(Swept { held, files })
-    }
-
-    /// Unlinks collected log segments as far as Raft has purged them, and says how many; the others wait.
-    fn remove_log_segments(&self, doomed: Vec<SegmentId>) -> Result<u64, StoreError> {
-        let mut waiting = std::mem::take(&mut self.retired().unpurged);
-        waiting.extend(doomed);
-        waiting.sort();
-        let before = waiting.len();
-        let result = match waiting.is_empty() {
-            true => Ok(()),
-            false => self.log.remove_segments(&waiting),
-        };
-        let there: BTreeSet<SegmentId> = self.log.segments().iter().map(|segment| segment.id).collect();
-        waiting.retain(|id| there.contains(id));
-        let removed = (before - waiting.len()) as u64;
-        self.retired().unpurged.extend(waiting);
-        match result {
-            Ok(()) | Err(nezha_vlog::Error::NotPurged { .. }) => Ok(removed),
-            Err(error) => Err(StoreError::log(&self.data.log_dir(), error)),
-        }
-    }
-
     pub(super) fn commits(&self) -> MutexGuard<'_, ()> {
         // It guards an order, no data.
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    pub(super) fn retired(&self) -> MutexGuard<'_, Retired> {
-        // Every change of it is one push or one take.
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What [`Store::sweep`] found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Replaced views that somebody still reads from.
-    pub held: usize,
-    /// Segments that were removed.
-    pub files: u64,
 }
 
 /// One run of [`Store::collect`].
@@ -355,7 +288,9 @@ fn relocate_batch(index: &dyn Index, moves: &[Move]) -> Result<u64, StoreError> 
     let mut live_delta = BTreeMap::new();
     let mut entries = Vec::new();
     for (moved, old) in moves.iter().zip(index.multi_get(&keys)?) {
-        let Some(old) = old.filter(|old| old.place == Place::At(moved.from)) else {
+        let unchanged =
+            |old: &IndexEntry| old.place == Place::At(moved.from) || planted(Bug::RelocateWithoutCompare);
+        let Some(old) = old.filter(unchanged) else {
             continue;
         };
         let new = IndexEntry {
@@ -388,60 +323,4 @@ pub(super) fn first_free_id(view: &View) -> u64 {
         .state()
         .next_value_segment
         .max(last.map_or(0, |last| last + 1))
-}
-
-/// Replaced views, oldest first, and what may go with each.
-#[derive(Default)]
-pub(super) struct Retired {
-    views: Vec<(Arc<View>, Vec<SegmentId>)>,
-    /// Collected log segments that nobody reads and Raft has not purged.
-    unpurged: Vec<SegmentId>,
-}
-
-/// A replaced view that nobody holds, nor any older one.
-struct Unheld {
-    view: Arc<View>,
-    doomed: Vec<SegmentId>,
-}
-
-impl Retired {
-    pub(super) fn push(&mut self, view: Arc<View>, doomed: Vec<SegmentId>) {
-        self.views.push((view, doomed));
-    }
-
-    /// Takes the views that are done, and says how many are left. An older view may lead to whatever a younger one does,
-    /// so the first one that is held keeps those after it.
-    fn take_unheld(&mut self, live: u64) -> (Vec<Unheld>, usize) {
-        let held = |view: &Arc<View>| {
-            // The index of a replaced store must be closed before its files go.
-            let sharing = self.views.iter().filter(|(other, _)| other.number == view.number);
-            let index_held = view.number != live && Arc::strong_count(&view.index) > sharing.count();
-            Arc::strong_count(view) > 1 || index_held
-        };
-        let done = self.views.iter().position(|(view, _)| held(view));
-        let done = done.unwrap_or(self.views.len());
-        let free = self
-            .views
-            .drain(..done)
-            .map(|(view, doomed)| Unheld { view, doomed });
-        (free.collect(), self.views.len())
-    }
-
-    /// Files that were collected and are not gone.
-    pub(super) fn doomed(&self) -> BTreeSet<SegmentId> {
-        let mut doomed = self.held();
-        doomed.extend(&self.unpurged);
-        doomed
-    }
-
-    /// Those of them that an older view may lead to.
-    pub(super) fn held(&self) -> BTreeSet<SegmentId> {
-        let held = self.views.iter().flat_map(|(_, doomed)| doomed);
-        held.copied().collect()
-    }
-
-    /// Whether a view of store `number` is still held.
-    fn holds(&self, number: u64) -> bool {
-        self.views.iter().any(|(view, _)| view.number == number)
-    }
 }

@@ -11,6 +11,8 @@ mod error;
 mod halts;
 mod hash;
 mod pins;
+mod planted;
+mod reclaim;
 mod staging;
 mod statistics;
 mod view;
@@ -23,6 +25,8 @@ mod damage_test;
 mod hash_test;
 #[cfg(test)]
 mod staging_test;
+#[cfg(test)]
+mod steps_test;
 #[cfg(test)]
 mod store_test;
 
@@ -40,19 +44,21 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace, Swept};
+pub use collect::{Collected, Pace};
 pub use damage::DamagedFile;
 pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
+pub use reclaim::Swept;
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use statistics::Statistics;
 pub use view::View;
 
-use collect::Retired;
 use damage::Damages;
 use halts::Halts;
+use planted::{Bug, planted};
+use reclaim::Retired;
 use staging::Leftovers;
 
 /// Settings of a store.
@@ -65,6 +71,9 @@ pub struct StoreOptions {
     /// relocated: bounds the keys that a job holds in memory, and what a crash makes it do again. Bytes; default 64 MiB;
     /// 64 KiB and up.
     pub value_segment_bytes: u64,
+    /// Keys that a job relocates at a time, between applies: bounds how long an apply waits for a job. A staging, which
+    /// nobody waits for, commits eight times as many at a time. Default 512; 1 and up.
+    pub relocate_keys: usize,
     /// Settings of the log.
     pub log: nezha_vlog::Options,
 }
@@ -74,6 +83,7 @@ impl Default for StoreOptions {
         StoreOptions {
             inline_value_max: 128,
             value_segment_bytes: 64 << 20,
+            relocate_keys: 512,
             log: nezha_vlog::Options::default(),
         }
     }
@@ -136,9 +146,12 @@ impl Store {
             log.purge(applied, Box::new(|_| {}))
                 .map_err(|e| StoreError::log(&log_dir, e))?;
         }
+        // Whatever a crash has left that nobody needs.
         for other in data.stores()?.into_iter().filter(|other| *other != number) {
             remove_store(&data, engine.as_ref(), other)?;
         }
+        sealed::remove_temporary(data.fs().as_ref(), &data.current_path())?;
+        reclaim::remove_dead(&view)?;
         let store = Store {
             data,
             engine,
@@ -225,6 +238,11 @@ impl Store {
             return Err(StoreError::BadSnapshot { reason });
         }
         let view = staged.view();
+        let purged = self.log.purged();
+        assert!(
+            purged.is_none_or(|purged| purged.index <= applied.index),
+            "I8: a snapshot at {applied} behind the purge point {purged:?} is to be installed"
+        );
         // Crash before the rename in here: the old store is live and the new one is removed at the next open. Crash
         // after it: the new one is live, its installed-at marker excuses a log that ends before it.
         write_current(&self.data, view.number)?;
@@ -341,13 +359,12 @@ pub(crate) fn read_current(fs: &dyn Fs, data: &DataDir) -> Result<Option<u64>, S
 }
 
 fn write_current(data: &DataDir, number: u64) -> Result<(), StoreError> {
+    let (fs, path) = (data.fs().as_ref(), data.current_path());
+    if planted(Bug::InstallNotAtomic) && number > 1 {
+        fs.remove(&path).map_err(sealed::io_error("remove", &path))?;
+    }
     let fields = vec![("store".to_owned(), number.to_string())];
-    Ok(sealed::write(
-        data.fs().as_ref(),
-        &data.current_path(),
-        "current",
-        &fields,
-    )?)
+    Ok(sealed::write(fs, &path, "current", &fields)?)
 }
 
 fn create_store_dir(data: &DataDir, number: u64) -> Result<(), StoreError> {

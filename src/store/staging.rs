@@ -17,8 +17,8 @@ use crate::index::{AppliedState, Engine, Index, IndexEntry, Place, WriteSet, acc
 
 /// Level of the segments of a snapshot: one run over the whole key space.
 const LEVEL: u8 = 2;
-/// Entries and bytes after which a batch goes to the index.
-const BATCH_ENTRIES_MAX: usize = 4096;
+/// After so many times the keys of a relocation, or so many bytes, a batch goes to the index.
+const BATCH_RELOCATIONS: usize = 8;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// What a snapshot says besides its keys.
@@ -123,7 +123,8 @@ impl Staging {
         self.entries_bytes += key.len() + if inline { record.value.len() } else { 0 };
         self.last_key = Some(key.clone());
         self.entries.push((key, Some(entry)));
-        if self.entries.len() >= BATCH_ENTRIES_MAX || self.entries_bytes >= BATCH_BYTES_MAX {
+        let entries_max = self.options.relocate_keys * BATCH_RELOCATIONS;
+        if self.entries.len() >= entries_max || self.entries_bytes >= BATCH_BYTES_MAX {
             self.commit()?;
         }
         if self

@@ -63,6 +63,9 @@ pub(super) fn crash_image(disk: &Disk, seed: u64) -> Disk {
             image.inodes.insert(*inode, survivor);
         }
     }
+    // A name that is back, because its removal was lost, has its directories back too.
+    let parents = names.keys().flat_map(|path| path.ancestors().skip(1));
+    image.dirs.extend(parents.map(std::path::Path::to_path_buf));
     image.names = names.clone();
     image.durable_names = names;
     image
