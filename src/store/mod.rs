@@ -13,6 +13,8 @@ mod view;
 #[cfg(test)]
 mod collect_test;
 #[cfg(test)]
+mod metamorphic_test;
+#[cfg(test)]
 mod staging_test;
 #[cfg(test)]
 mod store_test;

@@ -72,28 +72,37 @@ pub(super) struct Node {
     pub history: BTreeMap<u64, Rows>,
 }
 
+/// Opens a store, and gives a new one the vote that a log cannot be without.
+pub(super) fn open_store(
+    fs: Arc<dyn Fs>,
+    engine: Arc<dyn Engine>,
+    options: StoreOptions,
+) -> Result<(Store, Writer), StoreError> {
+    let data = Arc::new(DataDir::unlocked(fs, &root()).unwrap());
+    let (store, mut writer, _) = Store::open(data, engine, options)?;
+    if store.log().vote().is_none() {
+        let vote = Vote {
+            term: 1,
+            node: 1,
+            committed: true,
+        };
+        store
+            .log()
+            .save_vote(vote, Box::new(|done| done.unwrap()))
+            .unwrap();
+        while writer.step().unwrap().is_some() {}
+    }
+    Ok((store, writer))
+}
+
 impl Node {
     pub fn open(fs: Arc<dyn Fs>, engine: Arc<dyn Engine>) -> Result<Node, StoreError> {
-        let data = Arc::new(DataDir::unlocked(fs, &root()).unwrap());
-        let (store, writer, _) = Store::open(data, engine, options())?;
-        let mut node = Node {
+        let (store, writer) = open_store(fs, engine, options())?;
+        Ok(Node {
             store,
             writer,
             history: BTreeMap::from([(0, Rows::new())]),
-        };
-        if node.store.log().vote().is_none() {
-            let vote = Vote {
-                term: 1,
-                node: 1,
-                committed: true,
-            };
-            node.store
-                .log()
-                .save_vote(vote, Box::new(|done| done.unwrap()))
-                .unwrap();
-            node.step();
-        }
-        Ok(node)
+        })
     }
 
     pub fn step(&mut self) {

@@ -17,6 +17,7 @@ mod cli;
 mod damage;
 mod flush_order;
 mod gc;
+mod gc_raft;
 mod kills;
 mod large_values;
 mod local;

@@ -1,5 +1,7 @@
 //! What a power cut leaves of a [`super::CrashFs`].
 
+use std::path::Path;
+
 use super::crash_disk::{BLOCK_LEN, Disk, Inode};
 
 /// A small generator of numbers from a seed (splitmix64); the same everywhere and forever.
@@ -62,6 +64,10 @@ pub(super) fn crash_image(disk: &Disk, seed: u64) -> Disk {
             lose(&mut survivor, &mut chance);
             image.inodes.insert(*inode, survivor);
         }
+    }
+    // A directory whose removal did not last is there again, with what is in it.
+    for name in names.keys() {
+        image.dirs.extend(name.ancestors().skip(1).map(Path::to_path_buf));
     }
     image.names = names.clone();
     image.durable_names = names;
