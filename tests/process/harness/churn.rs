@@ -15,7 +15,10 @@ use super::client::Conn;
 use super::seed;
 
 /// How long a client waits for one answer: a stopped node holds it up no longer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Writes after which a client turns to another node, on average; after a failure it does so at once.
+const FAITHFUL: usize = 50;
 
 /// How much of what is written.
 #[derive(Debug, Clone, Copy)]
@@ -125,12 +128,16 @@ async fn overwrite(
     // Of each key, how often it was given up: a write whose outcome is not known may still come after the next one.
     let mut given_up = vec![0; shape.keys as usize];
     let mut round = 0;
+    let mut node = rng.random_range(0..conns.len());
     while !stop.load(Ordering::Relaxed) {
         round += 1;
         let number = rng.random_range(0..given_up.len());
         let key = Bytes::from(format!("churn/{client:03}/{number:03}/{}", given_up[number]));
         told.lock().unwrap().entry(key.clone()).or_default().unknown = Some(round);
-        let conn = &conns[rng.random_range(0..conns.len())];
+        if rng.random_range(0..FAITHFUL) == 0 {
+            node = rng.random_range(0..conns.len());
+        }
+        let conn = &conns[node];
         let answer = match deletes(seed, &key, round) {
             true => conn.delete(&key).await.map(|answer| answer.header),
             false => {
@@ -156,6 +163,7 @@ async fn overwrite(
         } else {
             given_up[number] += 1;
         }
+        node = rng.random_range(0..conns.len());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
