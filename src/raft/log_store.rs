@@ -112,6 +112,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let kept = last_log_id.map(|id| log_id_to_vlog(&id));
+        if let Some(last) = self.log.last_log_id().filter(|last| Some(*last) > kept) {
+            // Rare, and worth knowing: entries of a leader that lost its followers.
+            tracing::info!(%last, ?kept, "entries that were never committed are cut off");
+        }
         // Ordered before whatever is appended next; durable with it (I1).
         self.log
             .truncate_after(last_log_id.map(|id| id.index), ignore())

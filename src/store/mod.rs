@@ -24,6 +24,8 @@ mod damage_test;
 #[cfg(test)]
 mod hash_test;
 #[cfg(test)]
+mod metamorphic_test;
+#[cfg(test)]
 mod staging_test;
 #[cfg(test)]
 mod steps_test;

@@ -18,6 +18,7 @@ mod damage;
 mod damaged_replica;
 mod flush_order;
 mod gc;
+mod gc_raft;
 mod kills;
 mod large_values;
 mod local;

@@ -2,8 +2,10 @@
 //! (namespaces, loop images, traces).
 
 pub mod addresses;
+pub mod churn;
 pub mod client;
 pub mod cluster;
+pub mod collection;
 pub mod disk;
 pub mod ledger;
 pub mod load;

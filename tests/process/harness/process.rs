@@ -139,7 +139,7 @@ impl Process {
 
     /// The whole log.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+        log_of(&self.log)
     }
 
     /// The last `lines` of the log.
@@ -155,9 +155,14 @@ impl Drop for Process {
     }
 }
 
+/// The text of a log file; empty when there is none.
+pub fn log_of(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
 /// The last `lines` of a file.
 pub fn tail(path: &Path, lines: usize) -> String {
-    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+    let text = log_of(path);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use nezha_api::v1::{Consistency, Row, ScanRequest};
+use bytes::Bytes;
+use nezha_api::v1::{Consistency, Row, ScanRequest, ScanResponse};
+use tonic::Status;
 
 use super::client::{Conn, Outcome};
 use super::cluster::Cluster;
@@ -32,20 +34,65 @@ pub async fn assert_holds_on_every_node(cluster: &Cluster, ledger: &Ledger) {
     }
 }
 
+/// Waits until all started nodes have caught up, and asserts that their whole states are equal: keys, bytes of values,
+/// revisions and versions. Returns the state.
+pub async fn assert_same_on_every_node(cluster: &Cluster) -> Vec<Row> {
+    cluster.wait_caught_up().await;
+    let started = cluster.started();
+    let first = state_of(&cluster.nodes[started[0]].conn()).await;
+    for i in &started[1..] {
+        let rows = state_of(&cluster.nodes[*i].conn()).await;
+        let (name, other) = (&cluster.nodes[*i].name, &cluster.nodes[started[0]].name);
+        for (row, expected) in rows.iter().zip(&first) {
+            let summary = |row: &Row| format!("{:?}, {:?}, {} bytes", row.key, row.metadata, row.value.len());
+            assert!(
+                row == expected,
+                "{name} holds {}, {other} holds {}",
+                summary(row),
+                summary(expected)
+            );
+        }
+        assert_eq!(rows.len(), first.len(), "rows on {name} and on {other}");
+    }
+    first
+}
+
+/// Everything that one node has applied.
+async fn state_of(conn: &Conn) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut resume_key = Bytes::new();
+    loop {
+        let (mut page, last) = page_after(conn, b"", resume_key).await.unwrap();
+        rows.append(&mut page);
+        if !last.more {
+            return rows;
+        }
+        resume_key = last.resume_key;
+    }
+}
+
+async fn page_after(
+    conn: &Conn,
+    prefix: &'static [u8],
+    resume_key: Bytes,
+) -> Result<(Vec<Row>, ScanResponse), Status> {
+    conn.scan(ScanRequest {
+        prefix: prefix.into(),
+        limit_rows: PAGE_ROWS,
+        consistency: Consistency::Stale as i32,
+        resume_key,
+        ..ScanRequest::default()
+    })
+    .await
+}
+
 /// Reads one node's own state and lists all differences.
 pub async fn faults_of(conn: &Conn, ledger: &Ledger, expected: &BTreeMap<Vec<u8>, Written>) -> Vec<String> {
     let mut faults = Vec::new();
     let mut missing: BTreeMap<&[u8], &Written> = expected.iter().map(|(k, w)| (k.as_slice(), w)).collect();
-    let mut resume_key = bytes::Bytes::new();
+    let mut resume_key = Bytes::new();
     loop {
-        let request = ScanRequest {
-            prefix: b"load/".as_slice().into(),
-            limit_rows: PAGE_ROWS,
-            consistency: Consistency::Stale as i32,
-            resume_key: resume_key.clone(),
-            ..ScanRequest::default()
-        };
-        let (rows, last) = match conn.scan(request).await {
+        let (rows, last) = match page_after(conn, b"load/", resume_key.clone()).await {
             Ok(page) => page,
             Err(status) => {
                 faults.push(format!("the scan after {resume_key:?} failed: {status:?}"));

@@ -13,7 +13,8 @@ use super::{File, Fs};
 /// Models: written bytes live in a page cache until `sync_data`; a crash keeps any subset of the unsynced 512-byte blocks,
 /// may tear the last one, and keeps any length between the synced and the current one; created, renamed and removed
 /// names are durable after `sync_dir`, and each is kept or lost by itself before. A failed sync leaves the pages marked
-/// clean, so that a later sync succeeds without writing them. Directories themselves are durable at once.
+/// clean, so that a later sync succeeds without writing them. Directories themselves are durable at once; a removed one is
+/// there again when a name in it is.
 ///
 /// Clones share the files. `crash` makes an independent copy: what the disk holds after a power cut.
 #[derive(Clone, Debug)]
@@ -381,6 +382,21 @@ mod tests {
         let file = fs.create(Path::new("/d/f")).unwrap();
         file.write_all_at(bytes, 0).unwrap();
         (fs, file, Path::new("/d/f"))
+    }
+
+    #[test]
+    fn a_removed_directory_stays_away_or_comes_back_with_its_files() {
+        let (fs, _, path) = with_file(&[1; 100]);
+        let dir = Path::new("/d");
+        fs.sync_dir(dir).unwrap();
+        fs.remove_dir_all(dir).unwrap();
+        let crashed = (0..50).map(|seed| fs.crash(seed));
+        let back = crashed.filter(|fs| {
+            let file = fs.exists(path).unwrap();
+            assert_eq!(fs.list(dir).is_ok(), file);
+            file
+        });
+        assert!((1..50).contains(&back.count()), "the removal is not synced");
     }
 
     #[test]
