@@ -7,11 +7,14 @@ mod check;
 mod collect;
 mod error;
 mod pins;
+mod reader;
 mod staging;
 mod view;
 
 #[cfg(test)]
 mod collect_test;
+#[cfg(test)]
+mod reader_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
@@ -34,6 +37,7 @@ pub use check::{Breach, LogFacts, check_order, check_segments};
 pub use collect::{Collected, Pace, Statistics, Swept};
 pub use error::StoreError;
 pub use pins::{LogPin, LogPins};
+pub use reader::{ReadRow, Reader};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nezha_gc::ValueSegments;
-use nezha_vlog::{Log, SegmentId};
+use nezha_vlog::{Log, SegmentBytes, SegmentId};
 
 use super::error::StoreError;
 use crate::index::{Index, IndexEntry, Place};
@@ -90,6 +90,14 @@ impl View {
         };
         let value = self.read(&entry, key)?;
         Ok(Some((entry, value)))
+    }
+
+    /// The bytes of a segment that places of this view may point into; `None` if it cannot be opened.
+    pub(super) fn segment_reader(&self, segment: SegmentId) -> Option<SegmentBytes> {
+        match segment.is_log() {
+            true => self.log.segment_bytes(segment).ok(),
+            false => self.values.segment_bytes(segment).ok(),
+        }
     }
 
     /// Length in bytes of a segment that places of this view may point into.
