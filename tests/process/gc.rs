@@ -83,7 +83,7 @@ async fn assert_rounds_hold(cluster: &Cluster, seed: u64, rounds: &Rounds) {
 }
 
 /// Orders a run and waits until it has ended.
-async fn collect(cluster: &Cluster, i: usize) -> GcStatusResponse {
+pub async fn collect(cluster: &Cluster, i: usize) -> GcStatusResponse {
     let conn = cluster.nodes[i].conn();
     eventually("an ordered collection", SERVING_PATIENCE, || async {
         conn.gc_run().await.map_err(|s| s.to_string())
