@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use nezha_vlog::format::RECORD_HEADER_LEN;
 use nezha_vlog::fs::{File, Fs};
-use nezha_vlog::{Fault, Record, SegmentId, ValueRef, decode_record, record_len};
+use nezha_vlog::{
+    Fault, Record, SegmentBytes, SegmentId, ValueRef, decode_record, record_len, verify_record,
+};
 
 use crate::error::Error;
 use crate::format::{self, HEADER_BYTES, Header, HeaderFault, TRAILER_BYTES, Table, Trailer};
@@ -88,6 +90,9 @@ impl ValueSegment {
             };
             return Err(Error::damage(&path, at)(fault));
         }
+        // Gets read one record, scans and walks ask for what comes next themselves. The system would read megabytes more
+        // for each run of records.
+        file.no_readahead();
         Ok(ValueSegment {
             path,
             file,
@@ -198,12 +203,13 @@ impl ValueSegment {
     }
 
     fn value_of(&self, bytes: Bytes, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
-        let record = self.decode(bytes, at.offset)?;
-        if record.key != key {
-            return Err(self.damage(at.offset, Fault::OtherKey));
-        }
-        same(&self.path, at.offset, "revision", revision, record.revision)?;
-        Ok(record.value)
+        verify_record(&bytes, key, revision).map_err(Error::damage(&self.path, at.offset))?;
+        Ok(bytes.slice(bytes.len() - at.value_len as usize..))
+    }
+
+    /// The bytes of the file, for reading many records.
+    pub(crate) fn bytes(&self) -> SegmentBytes {
+        SegmentBytes::new(Arc::clone(&self.file))
     }
 
     /// Visits every record in order and verifies every byte of the segment on the way.
@@ -356,6 +362,9 @@ impl Window<'_> {
             ));
         }
         self.bytes = self.segment.read(self.start, left.min(WINDOW_BYTES.max(len)))?;
+        let rest = left - self.bytes.len() as u64;
+        let next = self.start + self.bytes.len() as u64;
+        self.segment.file.prefetch(next, rest.min(WINDOW_BYTES));
         Ok(())
     }
 }

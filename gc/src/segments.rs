@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use nezha_vlog::fs::Fs;
-use nezha_vlog::{SegmentId, ValueRef};
+use nezha_vlog::{SegmentBytes, SegmentId, ValueRef};
 
 use crate::error::Error;
 use crate::format;
@@ -147,6 +147,12 @@ impl ValueSegments {
     /// Errors: as [`ValueSegments::read_value`]. Blocking: one pread.
     pub fn read_record(&self, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
         self.segment_of(at)?.read_record(at, key, revision)
+    }
+
+    /// The bytes of a segment, for reading many records of it. Errors: `NoSuchSegment`.
+    pub fn segment_bytes(&self, id: SegmentId) -> Result<SegmentBytes, Error> {
+        let segment = self.get(id).ok_or(Error::NoSuchSegment(id))?;
+        Ok(segment.bytes())
     }
 
     fn segment_of(&self, at: ValueRef) -> Result<Arc<ValueSegment>, Error> {

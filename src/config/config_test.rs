@@ -141,6 +141,13 @@ fn values_out_of_range_name_the_range() {
 }
 
 #[test]
+fn a_scan_lives_for_ten_minutes_unless_told() {
+    assert_eq!(resolve(&[]).unwrap().scan_lifetime, Duration::from_secs(600));
+    let told = resolve(&["--scan-lifetime=3s"]).unwrap();
+    assert_eq!(told.scan_lifetime, Duration::from_secs(3));
+}
+
+#[test]
 fn what_is_required_is_asked_for_with_an_example() {
     let error = flags(&["--data-dir=d"]).resolve(no_env).unwrap_err().to_string();
     assert!(

@@ -22,6 +22,11 @@ use super::{AppliedState, FORMAT_VERSION, Index, IndexEntry, IndexError, ScanIte
 
 const FAMILY: &str = "default";
 
+/// A scan that has visited so many rows, about 1 MiB of the index, leaves no further blocks in the cache, where reads of
+/// single keys need theirs, and reads ahead.
+const LONG_SCAN_ROWS: u64 = 10_000;
+const LONG_SCAN_READAHEAD_BYTES: usize = 256 << 10;
+
 /// A RocksDB directory that holds one index.
 ///
 /// Dropping it flushes, as RocksDB does when its log is off; a process that stops because its log is poisoned must exit
@@ -30,6 +35,8 @@ pub struct RocksIndex {
     db: DB,
     dir: PathBuf,
     inner: Mutex<Inner>,
+    /// Reads what is in memory, and nothing else.
+    in_memory: ReadOptions,
 }
 
 /// In memory what the meta records hold, so that nobody reads them back.
@@ -104,8 +111,11 @@ impl RocksIndex {
             applied: state.applied,
             live: live.clone(),
         };
+        let mut in_memory = ReadOptions::default();
+        in_memory.set_read_tier(ReadTier::BlockCache);
         Ok(RocksIndex {
             db,
+            in_memory,
             dir,
             inner: Mutex::new(Inner {
                 state,
@@ -177,9 +187,7 @@ impl Index for RocksIndex {
     }
 
     fn try_get(&self, key: &[u8]) -> Result<Option<Option<IndexEntry>>, IndexError> {
-        let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::BlockCache);
-        match self.db.get_pinned_opt(format::user_key(key), &options) {
+        match self.db.get_pinned_opt(format::user_key(key), &self.in_memory) {
             Ok(found) => found.map(|bytes| self.decode(&bytes)).transpose().map(Some),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(None),
             Err(error) => Err(failure("get", &self.dir, &error)),
@@ -254,19 +262,31 @@ impl Index for RocksIndex {
         if visit(ScanItem::View(view)).is_break() || range.is_empty() {
             return Ok(());
         }
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(lower_bound(&range.start));
-        options.set_iterate_upper_bound(upper_bound(&range.end));
-        let mut rows = snapshot.raw_iterator_opt(options);
+        let mut rows = snapshot.raw_iterator_opt(scan_options(range));
         if range.reverse {
             rows.seek_to_last();
         } else {
             rows.seek_to_first();
         }
+        let mut visited = 0;
         while let Some((key, value)) = rows.item() {
-            let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
-            let entry = self.decode(value)?;
-            if visit(ScanItem::Row { key, entry }).is_break() {
+            let row = ScanItem::Row {
+                key: Bytes::copy_from_slice(key.get(1..).unwrap_or_default()),
+                entry: self.decode(value)?,
+            };
+            visited += 1;
+            if visited == LONG_SCAN_ROWS {
+                let at = key.to_vec();
+                let mut options = scan_options(range);
+                options.fill_cache(false);
+                options.set_readahead_size(LONG_SCAN_READAHEAD_BYTES);
+                rows = snapshot.raw_iterator_opt(options);
+                match range.reverse {
+                    true => rows.seek_for_prev(at),
+                    false => rows.seek(at),
+                }
+            }
+            if visit(row).is_break() {
                 break;
             }
             if range.reverse {
@@ -322,6 +342,13 @@ fn read_state(
     let state = read(format::KEY_STATE).map_err(|e| failure("read state", dir, &e))?;
     let membership = read(format::KEY_MEMBERSHIP).map_err(|e| failure("read state", dir, &e))?;
     format::decode_state(state.as_deref(), membership.as_deref()).map_err(|e| malformed(dir, e))
+}
+
+fn scan_options(range: &ScanRange) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(lower_bound(&range.start));
+    options.set_iterate_upper_bound(upper_bound(&range.end));
+    options
 }
 
 fn lower_bound(start: &Bound<Bytes>) -> Vec<u8> {
@@ -382,6 +409,53 @@ fn damaged_place(detail: &str) -> Option<(PathBuf, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Place;
+
+    #[test]
+    fn a_scan_that_becomes_long_visits_each_row_once_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = RocksIndex::open(dir.path(), &RocksOptions::default()).unwrap();
+        let keys: Vec<Bytes> = (0..2 * LONG_SCAN_ROWS + 1)
+            .map(|number| Bytes::from(format!("{number:09}")))
+            .collect();
+        let entry = IndexEntry {
+            place: Place::Inline(Bytes::from_static(b"value")),
+            create_revision: 1,
+            mod_revision: 1,
+            version: 1,
+        };
+        let set = WriteSet {
+            entries: keys
+                .iter()
+                .map(|key| (key.clone(), Some(entry.clone())))
+                .collect(),
+            live_delta: BTreeMap::new(),
+            state: AppliedState::default(),
+        };
+        index.commit(set).unwrap();
+        // From the memtable, then from a table file.
+        for _ in 0..2 {
+            for reverse in [false, true] {
+                let mut seen = Vec::new();
+                let mut visit = |item| {
+                    if let ScanItem::Row { key, .. } = item {
+                        seen.push(key);
+                    }
+                    ControlFlow::Continue(())
+                };
+                let all = ScanRange {
+                    reverse,
+                    ..ScanRange::all()
+                };
+                index.scan(&all, &mut visit).unwrap();
+                if reverse {
+                    seen.reverse();
+                }
+                assert!(seen == keys, "reverse: {reverse}, {} rows", seen.len());
+            }
+            index.flush().unwrap();
+        }
+    }
 
     #[test]
     fn names_file_and_offset_of_a_bad_block() {

@@ -1,7 +1,10 @@
 //! Scans: one blocking thread each, over one view of the index, with back-pressure from the client's window.
 //!
-//! Memory of one scan: the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one that is being sent. A chunk holds
-//! about [`CHUNK_BYTES`], or one row whose value is larger; such a value is counted in the node's budget of answers.
+//! Values are read ahead by a [`Reader`], but none that the client's limits leave out; a scan of keys only has no reader.
+//!
+//! Memory of one scan: what its reader holds (about 1 MiB), the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one
+//! that is being sent. A chunk holds about [`CHUNK_BYTES`], and keeps up to half as much again that was read along; or it
+//! holds one row whose value is larger: such a value is counted in the node's budget of answers, and never read ahead.
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -23,8 +26,8 @@ use super::call::Call;
 use super::context::Context;
 use super::kv::ScanStream;
 use super::read::metadata;
-use crate::index::{Index, IndexEntry, ScanItem, ScanRange};
-use crate::store::View;
+use crate::index::{IndexEntry, ScanItem, ScanRange};
+use crate::store::{ReadRow, Reader, StoreError, View};
 
 /// Bytes of keys and values after which a chunk is sent.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -81,11 +84,10 @@ pub async fn open(
     let view = context.store.view();
     let scan = Scan {
         context: context.clone(),
-        view: view.clone(),
+        reader: (!request.keys_only).then(|| Reader::new(view.clone())),
         queue,
         runtime: Handle::current(),
         deadline,
-        keys_only: request.keys_only,
         rows_left: limit(request.limit_rows),
         bytes_left: limit(request.limit_bytes),
         header: ResponseHeader::default(),
@@ -96,7 +98,7 @@ pub async fn open(
         permits: Vec::new(),
     };
     let failed = end.clone();
-    tokio::task::spawn_blocking(move || scan.run(view.index(), &range, slot, &failed));
+    tokio::task::spawn_blocking(move || scan.run(&view, &range, slot, &failed));
     Ok(Response::new(Box::pin(rows(ReceiverStream::new(chunks), end))))
 }
 
@@ -136,11 +138,11 @@ fn rows(
 /// A scan as its thread sees it.
 struct Scan {
     context: Arc<Context>,
-    view: Arc<View>,
+    /// Reads the values; `None` if the client wants the keys only.
+    reader: Option<Reader>,
     queue: mpsc::Sender<Chunk>,
     runtime: Handle,
     deadline: Instant,
-    keys_only: bool,
     rows_left: u64,
     bytes_left: u64,
     header: ResponseHeader,
@@ -156,23 +158,25 @@ impl Scan {
     /// Visits the range. Blocking, as long as the client reads.
     fn run(
         mut self,
-        index: &dyn Index,
+        view: &View,
         range: &ScanRange,
         slot: OwnedSemaphorePermit,
         failed: &Mutex<Option<Status>>,
     ) {
         let mut stop = None;
-        let visited = index.scan(range, &mut |item| match self.visit(item) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(why) => {
-                stop = Some(why);
-                ControlFlow::Break(())
-            }
-        });
+        let visited = view
+            .index()
+            .scan(range, &mut |item| match self.visit(view, item) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(why) => {
+                    stop = Some(why);
+                    ControlFlow::Break(())
+                }
+            });
         let end = match (visited, stop) {
-            (Err(error), _) => Err(Stop::Failed(Box::new(self.context.store_error(&error.into())))),
-            (Ok(()), Some(Stop::More)) => self.send(true, true),
-            (Ok(()), None) => self.send(true, false),
+            (Err(error), _) => Err(self.failed(&error.into())),
+            (Ok(()), Some(Stop::More)) => self.send_rest(true),
+            (Ok(()), None) => self.send_rest(false),
             (Ok(()), Some(why)) => Err(why),
         };
         if let Err(Stop::Failed(status)) = end {
@@ -181,43 +185,67 @@ impl Scan {
         drop(slot);
     }
 
-    fn visit(&mut self, item: ScanItem) -> Result<(), Stop> {
-        match item {
+    fn visit(&mut self, view: &View, item: ScanItem) -> Result<(), Stop> {
+        let (key, entry) = match item {
             ScanItem::View(state) => {
                 self.header = self.context.header(state.applied.map_or(0, |id| id.index));
-                Ok(())
+                return Ok(());
             }
-            ScanItem::Row { key, entry } => self.row(key, &entry),
-        }
-    }
-
-    fn row(&mut self, key: Bytes, entry: &IndexEntry) -> Result<(), Stop> {
+            ScanItem::Row { key, entry } => (key, entry),
+        };
         if self.rows_left == 0 || self.bytes_left == 0 {
             return Err(Stop::More);
         }
         self.check_life()?;
-        let value_bytes = if self.keys_only {
-            0
-        } else {
-            entry.value_len() as u64
-        };
-        let bytes = key.len() as u64 + value_bytes;
-        if !self.rows.is_empty() && self.row_bytes + bytes + ROW_OVERHEAD_BYTES > CHUNK_BYTES {
-            self.send(false, false)?;
-        }
-        if value_bytes > CHUNK_BYTES {
-            let permit = self.room(value_bytes)?;
-            self.permits.push(permit);
-        }
-        let value = match self.keys_only {
-            true => Bytes::new(),
-            false => {
-                let read = self.view.read(entry, &key);
-                read.map_err(|error| Stop::Failed(Box::new(self.context.store_error(&error))))?
-            }
+        let value_bytes = match self.reader {
+            Some(_) => entry.value_len() as u64,
+            None => 0,
         };
         self.rows_left -= 1;
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.bytes_left = self.bytes_left.saturating_sub(key.len() as u64 + value_bytes);
+        if value_bytes > CHUNK_BYTES {
+            // What comes before it goes first: its permit belongs to its own chunk.
+            self.take_rest()?;
+            self.send_if_full(key.len() as u64 + value_bytes)?;
+            let permit = self.room(value_bytes)?;
+            self.permits.push(permit);
+            let value = view.read(&entry, &key).map_err(|error| self.failed(&error))?;
+            return self.row(key, &entry, value);
+        }
+        match &mut self.reader {
+            Some(reader) => reader.push(key, entry),
+            None => return self.row(key, &entry, Bytes::new()),
+        }
+        self.take_due()
+    }
+
+    /// Adds the rows whose values are read.
+    fn take_due(&mut self) -> Result<(), Stop> {
+        while let Some(reader) = &mut self.reader {
+            match reader.pop() {
+                Ok(Some(row)) => {
+                    let value = row.value();
+                    let ReadRow { key, entry, .. } = row;
+                    self.row(key, &entry, value)?;
+                }
+                Ok(None) => break,
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds all rows that were visited.
+    fn take_rest(&mut self) -> Result<(), Stop> {
+        if let Some(reader) = &mut self.reader {
+            reader.hurry();
+        }
+        self.take_due()
+    }
+
+    fn row(&mut self, key: Bytes, entry: &IndexEntry, value: Bytes) -> Result<(), Stop> {
+        let bytes = (key.len() + value.len()) as u64;
+        self.send_if_full(bytes)?;
         self.row_bytes += bytes + ROW_OVERHEAD_BYTES;
         self.last_key = key.clone();
         self.rows.push(Row {
@@ -226,6 +254,24 @@ impl Scan {
             metadata: Some(metadata(entry)),
         });
         Ok(())
+    }
+
+    /// Sends what was collected if a row of this many bytes does not fit.
+    fn send_if_full(&mut self, bytes: u64) -> Result<(), Stop> {
+        match !self.rows.is_empty() && self.row_bytes + bytes + ROW_OVERHEAD_BYTES > CHUNK_BYTES {
+            true => self.send(false, false),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends the last rows; `more` exist beyond a limit.
+    fn send_rest(&mut self, more: bool) -> Result<(), Stop> {
+        self.take_rest()?;
+        self.send(true, more)
+    }
+
+    fn failed(&self, error: &StoreError) -> Stop {
+        Stop::Failed(Box::new(self.context.store_error(error)))
     }
 
     /// Waits for room for a large value, but not beyond the end of the scan's life: a scan that has sent rows cannot be

@@ -17,6 +17,7 @@ use nezha_vlog::{Head, SegmentId, ValueRef};
 use super::Store;
 use super::error::StoreError;
 use super::planted::{Bug, planted};
+use super::reader::{ReadRow, Reader};
 use super::view::View;
 use crate::index::{
     Apply, Index, IndexEntry, IndexError, Outcome, Place, ScanItem, ScanRange, WriteSet, account,
@@ -77,10 +78,11 @@ impl Store {
     ///
     /// Inputs are sealed. Log segments among them must be purged before they can go, not before they are collected.
     /// `store`: the one that the job was planned for; another one may have files of the same names. `pace` is told the
-    /// bytes of each record before it is copied; it may sleep. After an error or a stop nothing is lost: what was
-    /// relocated stays relocated, and the inputs stay.
+    /// bytes of each record before it is copied, when it may have been read already; it may sleep. After an error or a
+    /// stop nothing is lost: what was relocated stays relocated, and the inputs stay.
     /// Errors: `Damage` with file and offset: nothing damaged is copied on; those of the parts.
-    /// Blocking: reads the whole index and the live records, writes them once. Memory: the keys of one output.
+    /// Blocking: reads the whole index and the live records, writes them once. Memory: the keys of one output, and that of
+    /// a [`Reader`].
     pub fn collect(
         &self,
         job: &plan::Job,
@@ -117,14 +119,28 @@ impl Store {
         let live = view.index.live_bytes();
         let mut ended = Ok(Pace::Go);
         if inputs.iter().any(|input| live.contains_key(input)) {
-            let mut visit = |item| match run.visit(item, &inputs, pace) {
-                Ok(Pace::Go) => ControlFlow::Continue(()),
-                other => {
-                    ended = other;
-                    ControlFlow::Break(())
+            let mut records = Reader::new(Arc::clone(&view));
+            let mut visit = |item| {
+                let ScanItem::Row { key, entry } = item else {
+                    return ControlFlow::Continue(());
+                };
+                if !entry.segment().is_some_and(|segment| inputs.contains(&segment)) {
+                    return ControlFlow::Continue(());
+                }
+                records.push(key, entry);
+                match run.copy_due(&mut records, pace) {
+                    Ok(Pace::Go) => ControlFlow::Continue(()),
+                    other => {
+                        ended = other;
+                        ControlFlow::Break(())
+                    }
                 }
             };
             view.index.scan(&range, &mut visit)?;
+            if let Ok(Pace::Go) = ended {
+                records.hurry();
+                ended = run.copy_due(&mut records, pace);
+            }
         }
         let pace = ended?;
         run.finish_output()?;
@@ -202,26 +218,28 @@ impl Drop for Run<'_> {
 }
 
 impl Run<'_> {
-    fn visit(
+    /// Copies the records that are read.
+    fn copy_due(
         &mut self,
-        item: ScanItem,
-        inputs: &BTreeSet<SegmentId>,
+        records: &mut Reader,
         pace: &mut dyn FnMut(u64) -> Pace,
     ) -> Result<Pace, StoreError> {
-        let ScanItem::Row { key, entry } = item else {
-            return Ok(Pace::Go);
-        };
-        let Place::At(from) = entry.place else {
-            return Ok(Pace::Go);
-        };
-        if !inputs.contains(&from.segment) {
-            return Ok(Pace::Go);
+        while let Some(row) = records.pop()? {
+            if pace(row.entry.record_len(&row.key)) == Pace::Stop {
+                return Ok(Pace::Stop);
+            }
+            self.copy(row)?;
+            if self.replaced {
+                return Ok(Pace::Stop);
+            }
         }
-        if pace(entry.record_len(&key)) == Pace::Stop {
-            return Ok(Pace::Stop);
-        }
-        let Some(record) = self.view.read_record(&entry, &key)? else {
-            return Ok(Pace::Go);
+        Ok(Pace::Go)
+    }
+
+    fn copy(&mut self, row: ReadRow) -> Result<(), StoreError> {
+        let ReadRow { key, entry, record } = row;
+        let (Place::At(from), Some(record)) = (entry.place, record) else {
+            return Ok(());
         };
         let passed = self.cuts.iter().take_while(|cut| **cut <= key).count();
         if passed > 0 {
@@ -244,10 +262,7 @@ impl Run<'_> {
         {
             self.finish_output()?;
         }
-        if self.replaced {
-            return Ok(Pace::Stop);
-        }
-        Ok(Pace::Go)
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut (SegmentId, SegmentWriter), StoreError> {

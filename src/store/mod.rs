@@ -12,6 +12,7 @@ mod halts;
 mod hash;
 mod pins;
 mod planted;
+mod reader;
 mod reclaim;
 mod staging;
 mod statistics;
@@ -25,6 +26,8 @@ mod damage_test;
 mod hash_test;
 #[cfg(test)]
 mod metamorphic_test;
+#[cfg(test)]
+mod reader_test;
 #[cfg(test)]
 mod staging_test;
 #[cfg(test)]
@@ -52,6 +55,7 @@ pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{LogPin, LogPins};
+pub use reader::{ReadRow, Reader};
 pub use reclaim::Swept;
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use statistics::Statistics;

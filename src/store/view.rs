@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nezha_gc::plan::KeyRange;
 use nezha_gc::{ValueSegment, ValueSegments};
-use nezha_vlog::{Log, SegmentId};
+use nezha_vlog::{Log, SegmentBytes, SegmentId};
 
 use super::damage::Damages;
 use super::error::StoreError;
@@ -113,6 +113,14 @@ impl View {
         };
         let value = self.read(&entry, key)?;
         Ok(Some((entry, value)))
+    }
+
+    /// The bytes of a segment that places of this view may point into; `None` if it cannot be opened.
+    pub(super) fn segment_reader(&self, segment: SegmentId) -> Option<SegmentBytes> {
+        match segment.is_log() {
+            true => self.log.segment_bytes(segment).ok(),
+            false => self.values.segment_bytes(segment).ok(),
+        }
     }
 
     /// Length in bytes of a segment that places of this view may point into.

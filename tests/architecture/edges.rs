@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("nezha-api", &[]),
     ("nezha-ycsb", &["nezha-api"]),
     ("kvctl", &["nezha-api", "nezha-ycsb"]),
+    ("nezha-baselines", &["nezha", "nezha-gc", "nezha-vlog"]),
 ];
 
 /// Crates a room must not reach, directly or through any other crate.

@@ -28,6 +28,7 @@ mod planted;
 mod power_cut;
 mod refusals;
 mod replicas;
+mod scans;
 mod space;
 mod stops;
 mod sync_failure;

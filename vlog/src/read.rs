@@ -8,10 +8,11 @@ use crate::entry::{Entry, Head};
 use crate::error::{Error, Fault};
 use crate::extents::Extent;
 use crate::format::{FRAME_HEADER_LEN, segment_path};
-use crate::ids::{LogId, ValueRef};
+use crate::ids::{LogId, SegmentId, ValueRef};
 use crate::log::Log;
-use crate::record::{Record, RecordHead, decode_record, record_len};
+use crate::record::{record_len, verify_record};
 use crate::scan::FrameReader;
+use crate::segment_bytes::SegmentBytes;
 use crate::tail::Place;
 
 /// Entries looked up under one lock; bounds how long the lock is held.
@@ -234,6 +235,13 @@ impl Log {
         }
     }
 
+    /// The bytes of a segment, for reading many records of it.
+    ///
+    /// Errors: `NoSuchSegment`; `Io`. Blocking: may open the file.
+    pub fn segment_bytes(&self, segment: SegmentId) -> Result<SegmentBytes, Error> {
+        self.shared.files.file(segment).map(SegmentBytes::new)
+    }
+
     fn read_failed(&self, at: ValueRef, len: usize, e: std::io::Error) -> Error {
         match e.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::damage(at.segment, at.offset)(Fault::Short {
@@ -266,38 +274,10 @@ impl Log {
     }
 }
 
-/// Verifies a record read for `at`, and that it is the one asked for.
+/// Verifies a record read for `at`, that it is the one asked for, and returns its value.
 fn verify_value(bytes: Bytes, at: ValueRef, key: &[u8], revision: u64) -> Result<Bytes, Error> {
-    let damage = |fault| Error::damage(at.segment, at.offset)(fault);
-    let head = RecordHead::decode(&bytes).map_err(damage)?;
-    if head.record_len() != bytes.len() as u64 {
-        let (expected, got) = (bytes.len() as u64, head.record_len());
-        return Err(damage(Fault::Mismatch {
-            field: "record length",
-            expected,
-            got,
-        }));
-    }
-    let Record {
-        revision: got,
-        key: stored,
-        value,
-        ..
-    } = decode_record(bytes).map_err(|e| match e {
-        Error::Malformed(fault) => damage(fault),
-        other => other,
-    })?;
-    if got != revision {
-        return Err(damage(Fault::Mismatch {
-            field: "revision",
-            expected: revision,
-            got,
-        }));
-    }
-    if stored != key {
-        return Err(damage(Fault::OtherKey));
-    }
-    Ok(value)
+    verify_record(&bytes, key, revision).map_err(Error::damage(at.segment, at.offset))?;
+    Ok(bytes.slice(bytes.len() - at.value_len as usize..))
 }
 
 fn check_consecutive(ids: impl Iterator<Item = LogId>, start: u64) {

@@ -49,6 +49,37 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, Error> {
     })
 }
 
+/// Verifies that `bytes` are the whole and intact record of a put of `key` at `revision`.
+pub fn verify_record(bytes: &[u8], key: &[u8], revision: u64) -> Result<(), Fault> {
+    let head = RecordHead::decode(bytes)?;
+    if head.record_len() != bytes.len() as u64 {
+        return Err(Fault::Mismatch {
+            field: "record length",
+            expected: bytes.len() as u64,
+            got: head.record_len(),
+        });
+    }
+    head.check(bytes)?;
+    if head.is_delete {
+        return Err(Fault::Field {
+            field: "record kind",
+            value: 1,
+        });
+    }
+    if head.revision != revision {
+        return Err(Fault::Mismatch {
+            field: "revision",
+            expected: revision,
+            got: head.revision,
+        });
+    }
+    let key_end = RECORD_HEADER_LEN as usize + head.key_len as usize;
+    match bytes.get(RECORD_HEADER_LEN as usize..key_end) == Some(key) {
+        true => Ok(()),
+        false => Err(Fault::OtherKey),
+    }
+}
+
 /// Encodes the record of a put.
 ///
 /// Panics if the key or the value is 4 GiB or longer.

@@ -55,6 +55,8 @@ impl Profile {
             log: nezha_vlog::Options::default()
                 .with_segment_bytes(self.log_segment_bytes)
                 .with_cache_bytes(self.log_cache_bytes),
+            // Several batches a job.
+            relocate_keys: 4,
         }
     }
 }

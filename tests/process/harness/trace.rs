@@ -43,24 +43,44 @@ pub fn now() -> f64 {
         .as_secs_f64()
 }
 
+/// Calls that change files, with the bytes of writes.
+const WRITES: &[&str] = &[
+    "-s",
+    "65536",
+    "-e",
+    "trace=fdatasync,fsync,pwrite64,pwritev,pwritev2",
+];
+/// Calls that read files, without the bytes.
+const READS: &[&str] = &[
+    "-s",
+    "0",
+    "-e",
+    "trace=open,openat,openat2,read,readv,pread64,preadv,preadv2,readahead,fadvise64,mmap,sendfile",
+];
+
 impl Tracer {
     /// Traces writes and syncs of files, with their bytes. `injections` are strace's, such as
     /// `fdatasync:error=EIO:when=1+`.
     pub fn attach(pid: u32, output: PathBuf, injections: &[&str]) -> Tracer {
-        Tracer::start(pid, output, injections, None)
+        Tracer::start(pid, output, WRITES, injections, None)
     }
 
     /// The same for the calls on one file only.
     pub fn attach_to(pid: u32, output: PathBuf, injections: &[&str], file: &str) -> Tracer {
-        Tracer::start(pid, output, injections, Some(file))
+        Tracer::start(pid, output, WRITES, injections, Some(file))
     }
 
-    fn start(pid: u32, output: PathBuf, injections: &[&str], file: Option<&str>) -> Tracer {
+    /// Traces what opens, reads, maps or asks for files, without their bytes.
+    pub fn attach_to_reads(pid: u32, output: PathBuf) -> Tracer {
+        Tracer::start(pid, output, READS, &[], None)
+    }
+
+    fn start(pid: u32, output: PathBuf, calls: &[&str], injections: &[&str], file: Option<&str>) -> Tracer {
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-ttt", "-T", "-y", "-v", "-s", "65536", "-o"])
-            .arg(&output);
-        command.args(["-e", "trace=fdatasync,fsync,pwrite64,pwritev,pwritev2"]);
+            .args(["-f", "-ttt", "-T", "-y", "-v", "-o"])
+            .arg(&output)
+            .args(calls);
         for injection in injections {
             command.args(["-e", &format!("inject={injection}")]);
         }
@@ -105,6 +125,16 @@ impl Tracer {
         calls.retain(|call| call.file.contains("/log/"));
         calls.sort_by(|a, b| a.end.total_cmp(&b.end));
         calls
+    }
+
+    /// Detaches and returns the calls on files below a directory named `log` or `values`, as strace prints them.
+    pub fn finish_reads(mut self) -> Vec<String> {
+        self.detach();
+        let text = String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned();
+        text.lines()
+            .filter(|line| line.contains("/log/") || line.contains("/values/"))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn detach(&mut self) {

@@ -1,7 +1,5 @@
 //! What a power cut leaves of a [`super::CrashFs`].
 
-use std::path::Path;
-
 use super::crash_disk::{BLOCK_LEN, Disk, Inode};
 
 /// A small generator of numbers from a seed (splitmix64); the same everywhere and forever.

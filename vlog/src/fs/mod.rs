@@ -53,6 +53,11 @@ pub trait File: fmt::Debug + Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Reads as `read_at`, but only what is in memory: `None` if it would have to wait for the disk.
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
+    /// Says that these bytes will be read soon, so that reads of several places wait for the disk together. Never waits
+    /// for them, and may do nothing.
+    fn prefetch(&self, _offset: u64, _len: u64) {}
+    /// Says that whoever reads asks for all that it needs: the system need not guess what comes next, and read it too.
+    fn no_readahead(&self) {}
     /// Makes the bytes and the length durable. After an error nothing written since the last success may be trusted.
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{Advice, fadvise};
 
 use super::{File, Fs};
 
@@ -116,6 +119,17 @@ impl File for OsFile {
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        // A length of zero would mean the rest of the file. A hint that fails costs time, never the read.
+        if let Some(len) = NonZeroU64::new(len) {
+            let _ = fadvise(&self.file, offset, Some(len), Advice::WillNeed);
+        }
+    }
+
+    fn no_readahead(&self) {
+        let _ = fadvise(&self.file, 0, None, Advice::Random);
     }
 
     fn sync_data(&self) -> io::Result<()> {
