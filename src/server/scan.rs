@@ -2,7 +2,7 @@
 //!
 //! Values are read ahead by a [`Reader`], but none that the client's limits leave out; a scan of keys only has no reader.
 //!
-//! Memory of one scan: what its reader holds (about 1 MiB), the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one
+//! Memory of one scan: what its reader holds (the entries of the rows of some 4 MiB, and records of 256 KiB), the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one
 //! that is being sent. A chunk holds about [`CHUNK_BYTES`], and keeps up to half as much again that was read along; or it
 //! holds one row whose value is larger: such a value is counted in the node's budget of answers, and never read ahead.
 

@@ -3,13 +3,13 @@
 //!
 //! Rows wait until a batch of them is there. A batch is read in the order of its places: records that lie close together
 //! come with one read, as in the sorted segments that a collection leaves, also where several of them overlap or the
-//! scan goes backwards. What is not in memory is asked for at once, for the whole batch, and waited for only when its
-//! turn comes: meanwhile the rows of the batch before are on their way. Nothing is read beyond the rows that were
+//! scan goes backwards. A batch that is not in memory is asked for, and so are the ones after it, before the first is
+//! waited for: the disk has [`BATCHES_AHEAD`] of them to work on at any time. Nothing is read beyond the rows that were
 //! pushed, so a short scan reads no more than it returns.
 //!
-//! Memory: entries of three batches, records of two. A batch has up to [`BATCH_ROWS`] rows and [`BATCH_BYTES`] of records
-//! and keys, and the gaps that are read along are at most half as much again; a longer record is read when its turn
-//! comes, and not kept. A row shares the memory of the read that it came with.
+//! Memory: entries of [`BATCHES_AHEAD`] batches and two, records of one. A batch has up to [`BATCH_ROWS`] rows and
+//! [`BATCH_BYTES`] of records and keys, and the gaps that are read along are at most half as much again; a longer record
+//! is read when its turn comes, and not kept. A row shares the memory of the read that it came with.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,6 +26,8 @@ use crate::index::{IndexEntry, Place};
 const BATCH_BYTES: u64 = 256 << 10;
 /// Rows after which a batch is read.
 const BATCH_ROWS: usize = 1024;
+/// Batches that the disk is asked for before the first of them is waited for.
+const BATCHES_AHEAD: usize = 16;
 /// Bytes between two records that are rather read than jumped over.
 const GAP_BYTES: u64 = 4 << 10;
 
@@ -109,21 +111,27 @@ impl Reader {
     /// Errors: as [`View::read`]; the row is gone then, and the next call goes on after it.
     /// Blocking: at most one read.
     pub fn pop(&mut self) -> Result<Option<ReadRow>, StoreError> {
+        self.drop_empty();
+        let enough = self.hurried || self.asked.len() > BATCHES_AHEAD;
+        match self.asked.front_mut() {
+            Some(batch) if enough || batch.waiting == 0 => batch.pop(&self.view),
+            _ => Ok(None),
+        }
+    }
+
+    fn drop_empty(&mut self) {
         if self.asked.front().is_some_and(|batch| batch.slots.is_empty()) {
             self.asked.pop_front();
-        }
-        // The last batch waits for the next one, so that the disk has something to do while rows are popped.
-        let alone = self.asked.len() == 1 && !self.hurried;
-        match self.asked.front_mut() {
-            Some(batch) if !alone || batch.waiting == 0 => batch.pop(&self.view),
-            _ => Ok(None),
         }
     }
 
     /// Asks for the rows that came together.
     fn ask(&mut self) {
         if !self.filling.is_empty() {
-            let batch = Batch::ask(&self.view, std::mem::take(&mut self.filling));
+            self.drop_empty();
+            // Behind others, records would only lie in memory twice.
+            let may_read = self.asked.is_empty();
+            let batch = Batch::ask(&self.view, std::mem::take(&mut self.filling), may_read);
             self.filling_bytes = 0;
             self.asked.push_back(batch);
         }
@@ -154,7 +162,7 @@ struct Batch {
     /// Numbers of the slots with records to be read in runs, in the order of their places.
     order: Vec<usize>,
     runs: Vec<Run>,
-    /// Runs that were not in memory and have not been read.
+    /// Runs that have not been read.
     waiting: usize,
 }
 
@@ -170,8 +178,8 @@ struct Run {
 }
 
 impl Batch {
-    /// Reads what is in memory, and says what will be read of the rest.
-    fn ask(view: &View, slots: Vec<Slot>) -> Batch {
+    /// Says what will be read; reads what is in memory already if it `may_read`.
+    fn ask(view: &View, slots: Vec<Slot>, may_read: bool) -> Batch {
         let mut order: Vec<usize> = (0..slots.len())
             .filter(|&i| {
                 slots[i]
@@ -196,7 +204,10 @@ impl Batch {
         for number in 0..batch.runs.len() {
             let Run { segment, span, .. } = batch.runs[number].clone();
             let bytes = file.of(view, segment);
-            match bytes.and_then(|bytes| bytes.try_read(span.clone())) {
+            match bytes
+                .filter(|_| may_read)
+                .and_then(|bytes| bytes.try_read(span.clone()))
+            {
                 Some(read) => batch.fill(number, &read),
                 None => {
                     if let Some(bytes) = bytes {

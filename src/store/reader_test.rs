@@ -172,14 +172,15 @@ fn scattered(rows: u64, len: usize) -> Setup {
     setup
 }
 
-/// Pushes the rows of the first `rows` keys, without popping any.
-fn push_first(node: &Node, rows: usize) -> Reader {
+/// Pushes the rows of the first `rows` keys, calls `pushed` after each, and hurries.
+fn push_first(node: &Node, rows: usize, mut pushed: impl FnMut(&mut Reader)) -> Reader {
     let view = node.store.view();
     let mut reader = Reader::new(Arc::clone(&view));
     let mut left = rows;
     let mut visit = |item| {
         if let ScanItem::Row { key, entry } = item {
             reader.push(key, entry);
+            pushed(&mut reader);
             left -= 1;
         }
         match left {
@@ -190,6 +191,15 @@ fn push_first(node: &Node, rows: usize) -> Reader {
     view.index().scan(&ScanRange::all(), &mut visit).unwrap();
     reader.hurry();
     reader
+}
+
+/// Pops what is due.
+fn pop_due(reader: &mut Reader) -> usize {
+    let mut rows = 0;
+    while reader.pop().unwrap().is_some() {
+        rows += 1;
+    }
+    rows
 }
 
 /// Everything that is sealed, in key order.
@@ -323,12 +333,9 @@ fn sorted_values_come_with_few_reads_and_nothing_more() {
     let record_bytes = node.store.index().state().live_bytes;
     let count = |cold| {
         counts.reset(cold);
-        let mut reader = push_first(&node, ROWS);
         let mut rows = 0;
-        while reader.pop().unwrap().is_some() {
-            rows += 1;
-        }
-        assert_eq!(rows, ROWS);
+        let mut reader = push_first(&node, ROWS, |reader| rows += pop_due(reader));
+        assert_eq!(rows + pop_due(&mut reader), ROWS);
         Counts::get(&counts.reads)
     };
     let before = count(false);
@@ -352,17 +359,38 @@ fn sorted_values_come_with_few_reads_and_nothing_more() {
 fn scattered_values_are_asked_for_before_the_first_is_waited_for() {
     let Setup { counts, node, .. } = scattered(2000, 2000);
     counts.reset(true);
-    let mut reader = push_first(&node, 100);
+    let mut reader = push_first(&node, 100, |_| ());
     assert_eq!(Counts::get(&counts.reads), 0);
     let asked = Counts::get(&counts.prefetches);
     assert!(asked > 80, "{asked} places");
-    for _ in 0..100 {
-        reader.pop().unwrap().unwrap();
-    }
-    assert!(reader.pop().unwrap().is_none());
+    assert_eq!(pop_due(&mut reader), 100);
     assert_eq!(Counts::get(&counts.reads), asked);
     let bytes = Counts::get(&counts.read_bytes);
     assert!(bytes < 110 * 2100, "{bytes} bytes for 100 rows");
+}
+
+#[test]
+fn a_long_cold_scan_keeps_the_disk_busy_and_few_rows_waiting() {
+    let Setup { counts, node, .. } = scattered(3000, 3000);
+    counts.reset(true);
+    let (mut pushed, mut popped, mut most) = (0, 0, 0);
+    let mut ahead = u64::MAX;
+    let mut reader = push_first(&node, 3000, |reader| {
+        pushed += 1;
+        popped += pop_due(reader);
+        most = most.max(pushed - popped);
+        let reads = Counts::get(&counts.reads);
+        if reads > 0 {
+            ahead = ahead.min(Counts::get(&counts.prefetches) - reads);
+        }
+    });
+    assert!(popped > 0, "rows come before the scan ends");
+    assert!(
+        ahead > 500,
+        "{ahead} reads were asked for and not waited for, at the least"
+    );
+    assert!(most < 2000, "{most} rows waited");
+    assert_eq!(popped + pop_due(&mut reader), 3000);
 }
 
 #[test]
