@@ -6,13 +6,13 @@ use std::process::{Command, Output};
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 fn run(test: &str, seed: u64, bug: Option<&str>) -> Output {
-    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = Command::new(std::env::current_exe().expect("a test knows its program"));
     child
         .args([test, "--exact"])
         .env("NEZHA_SEED", seed.to_string())
         .env_remove("NEZHA_PLANTED_BUG")
         .envs(bug.map(|bug| ("NEZHA_PLANTED_BUG", bug)));
-    child.output().unwrap()
+    child.output().expect("the program of this test starts again")
 }
 
 /// What a failed test said: the line after the first panic's place.
