@@ -10,6 +10,7 @@ pub mod index;
 pub mod local;
 pub mod node;
 pub mod offline;
+mod pace;
 pub mod raft;
 pub mod server;
 pub mod store;

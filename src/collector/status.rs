@@ -3,7 +3,7 @@
 use nezha_gc::plan::SegmentStat;
 
 use super::{Collector, Progress};
-use crate::store::{Statistics, StoreError};
+use crate::store::{Holder, Statistics, StoreError};
 
 /// One level's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub struct Pin {
     pub file: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// `read`: an open scan or transfer may lead to it; `log`: Raft, or a follower that lags, may need its entries.
+    /// `read`: an open scan may lead to it; `transfer`: a snapshot that is being sent may, or its receiver goes on from
+    /// there; `log`: Raft, or a follower that lags, may need its entries.
     pub reason: &'static str,
 }
 
@@ -80,12 +81,15 @@ pub struct Status {
 impl Collector {
     /// Returns the state now. Blocking: may read the key ranges of sorted segments.
     pub fn status(&self) -> Result<Status, StoreError> {
+        let purgeable = self.purgeable();
         let Statistics {
             segments: stats,
             usage,
             ..
-        } = self.store.segment_stats(self.purgeable())?;
-        let held = self.store.held_by_readers();
+        } = self.store.segment_stats(purgeable)?;
+        let held = self.store.held();
+        // The lowest of all bounds is a transfer's.
+        let transfer_bounds = self.store.transfers().lowest_log() == Some(purgeable);
         let mut levels = [Level::default(); 3];
         for stat in &stats {
             let level = &mut levels[usize::from(stat.level)];
@@ -97,9 +101,11 @@ impl Collector {
         let pin = |stat: &SegmentStat| Pin {
             file: stat.id.to_string(),
             bytes: stat.bytes,
-            reason: match stat.id.is_log() && !held.contains(&stat.id) {
-                true => "log",
-                false => "read",
+            reason: match held.get(&stat.id) {
+                Some(Holder::Transfer) => "transfer",
+                None if stat.id.is_log() && transfer_bounds => "transfer",
+                None if stat.id.is_log() => "log",
+                Some(Holder::Reader) | None => "read",
             },
         };
         let pins = stats.iter().filter(|stat| !stat.eligible).map(pin).collect();

@@ -19,6 +19,7 @@ use super::peer_service::{PeerServer, Raft};
 use super::read_index::{ReadIndex, ReadPoint};
 use super::settings::Settings;
 use super::state_machine::StateMachine;
+use super::transfer::{Patience, Sending};
 use super::types::{Node, NodeId, Proposal, TypeConfig};
 use crate::index::Outcome;
 use crate::store::Store;
@@ -226,7 +227,8 @@ impl Consensus {
         );
         let (durable_purge, damage) = (log.durable_purge(), log.damage());
         let state_machine = StateMachine::new(store.clone(), settings.flush.clone());
-        let network = Network::new(identity.clone(), settings.message_bytes_max);
+        let sending = Sending::new(settings.snapshot_bytes_per_second, Patience::DEFAULT);
+        let network = Network::new(identity.clone(), settings.message_bytes_max, sending);
         let started = Raft::new(identity.node_id, config, network, log, state_machine).await;
         let raft = started.map_err(|error| match damage.found() {
             Some(found) => StartError::Damage(found.to_owned()),
@@ -473,7 +475,7 @@ impl Consensus {
         others
             .filter_map(|member| member.matched)
             .filter(|matched| self.store.log().bytes_since(*matched) <= lagging_bytes_max)
-            .chain(self.store.log_pins().lowest())
+            .chain(self.store.transfers().lowest_log())
             .fold(metrics.applied, u64::min)
     }
 

@@ -42,16 +42,16 @@ fn small_segments() -> StoreOptions {
 }
 
 /// A disk and what is open on it.
-struct Node {
-    fs: CrashFs,
+pub(super) struct Node {
+    pub(super) fs: CrashFs,
     engine: Arc<MapEngine>,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     log: LogStore,
-    machine: StateMachine,
+    pub(super) machine: StateMachine,
 }
 
 impl Node {
-    fn open(fs: CrashFs, engine: Arc<MapEngine>) -> Node {
+    pub(super) fn open(fs: CrashFs, engine: Arc<MapEngine>) -> Node {
         let (node, writer) = Node::open_unwritten(fs, engine, None);
         drop(writer);
         node
@@ -94,7 +94,7 @@ impl Node {
         Node::open(fs, self.engine)
     }
 
-    async fn append(
+    pub(super) async fn append(
         &mut self,
         entries: Vec<Entry>,
     ) -> OneshotReceiverOf<TypeConfig, Result<(), std::io::Error>> {
@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// Applies everything in the log up to `index`.
-    async fn apply_to(&mut self, index: u64) {
+    pub(super) async fn apply_to(&mut self, index: u64) {
         let from = self.store.index().state().applied.map_or(0, |id| id.index + 1);
         let mut reader = self.log.get_log_reader().await;
         let entries = reader.entries_stream(from..index + 1).await;
@@ -112,29 +112,32 @@ impl Node {
         self.machine.apply(entries).await.unwrap();
     }
 
-    fn values(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let view = self.store.view();
-        let mut keys = Vec::new();
-        let all = crate::index::ScanRange::all();
-        view.index()
-            .scan(&all, &mut |item| {
-                if let crate::index::ScanItem::Row { key, .. } = item {
-                    keys.push(key);
-                }
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
-        keys.into_iter()
-            .map(|key| (key.to_vec(), view.get(&key).unwrap().unwrap().1.to_vec()))
-            .collect()
+    pub(super) fn values(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        values(&self.store.view())
     }
 }
 
-fn log_id(term: u64, index: u64) -> LogId {
+pub(super) fn values(view: &crate::store::View) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut keys = Vec::new();
+    let all = crate::index::ScanRange::all();
+    view.index()
+        .scan(&all, &mut |item| {
+            if let crate::index::ScanItem::Row { key, .. } = item {
+                keys.push(key);
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    keys.into_iter()
+        .map(|key| (key.to_vec(), view.get(&key).unwrap().unwrap().1.to_vec()))
+        .collect()
+}
+
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
 }
 
-fn put(term: u64, index: u64, key: &[u8], value: &[u8]) -> Entry {
+pub(super) fn put(term: u64, index: u64, key: &[u8], value: &[u8]) -> Entry {
     let draft = Draft::put(key, value, Precondition::None);
     Entry::new(log_id(term, index), EntryPayload::Normal(Proposal::Draft(draft)))
 }
@@ -149,7 +152,7 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-fn run<F: Future>(test: F) -> F::Output {
+pub(super) fn run<F: Future>(test: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -34,6 +34,15 @@ pub enum Pace {
     Stop,
 }
 
+/// Who keeps collected files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// An open scan or a read.
+    Reader,
+    /// A snapshot that is being sent; readers may hold them as well.
+    Transfer,
+}
+
 /// What a job did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -117,11 +126,19 @@ impl Store {
         })
     }
 
-    /// Collected files that readers still hold.
-    pub fn held_by_readers(&self) -> BTreeSet<SegmentId> {
+    /// Collected files that somebody may still read from.
+    pub fn held(&self) -> BTreeMap<SegmentId, Holder> {
         let retired = self.retired();
-        let held = retired.views.iter().flat_map(|(_, doomed)| doomed);
-        held.copied().collect()
+        let mut holder = Holder::Reader;
+        let mut held = BTreeMap::new();
+        for (view, doomed) in &retired.views {
+            // An older view leads to whatever a younger one does.
+            if self.transfers.read(view) {
+                holder = Holder::Transfer;
+            }
+            held.extend(doomed.iter().map(|id| (*id, holder)));
+        }
+        held
     }
 
     /// Copies the live records of a job's inputs to sorted segments of its level, moves the index over and retires the

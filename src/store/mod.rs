@@ -31,9 +31,9 @@ use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
-pub use collect::{Collected, Pace, Statistics, Swept};
+pub use collect::{Collected, Holder, Pace, Statistics, Swept};
 pub use error::StoreError;
-pub use pins::{LogPin, LogPins};
+pub use pins::{TransferPin, Transfers};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use view::View;
 
@@ -77,7 +77,7 @@ pub struct Store {
     retired: Mutex<Retired>,
     /// Lowest id that a new value segment may have.
     next_value: AtomicU64,
-    log_pins: LogPins,
+    transfers: Transfers,
     /// Directories of stagings that were given up.
     leftovers: Leftovers,
     next_store: AtomicU64,
@@ -126,7 +126,7 @@ impl Store {
             view: ArcSwap::from_pointee(view),
             commits: Mutex::default(),
             retired: Mutex::default(),
-            log_pins: LogPins::default(),
+            transfers: Transfers::default(),
             leftovers: Leftovers::default(),
             next_store: AtomicU64::new(number + 1),
         };
@@ -148,9 +148,9 @@ impl Store {
         &self.log
     }
 
-    /// What transfers rely on in the log.
-    pub fn log_pins(&self) -> &LogPins {
-        &self.log_pins
+    /// What transfers rely on.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// The data directory.
