@@ -13,7 +13,7 @@ use super::*;
 use crate::index::{MapEngine, Place, RocksEngine, RocksOptions};
 
 /// Last log index of the snapshots here; no log of these tests gets that far by itself.
-const SNAPSHOT_AT: u64 = 1000;
+pub(super) const SNAPSHOT_AT: u64 = 1000;
 
 fn meta() -> SnapshotMeta {
     let membership = Bytes::from_static(b"members");
@@ -25,7 +25,7 @@ fn meta() -> SnapshotMeta {
     }
 }
 
-fn snapshot(seed: u64, count: u64) -> Rows {
+pub(super) fn snapshot(seed: u64, count: u64) -> Rows {
     let mut rng = StdRng::seed_from_u64(seed);
     let row = |number: u64| {
         let len = [
@@ -42,7 +42,7 @@ fn snapshot(seed: u64, count: u64) -> Rows {
     (0..count).map(row).collect()
 }
 
-fn stage(store: &Store, rows: &Rows) -> Result<Staged, StoreError> {
+pub(super) fn stage(store: &Store, rows: &Rows) -> Result<Staged, StoreError> {
     let mut staging = store.stage()?;
     for (key, (value, revision)) in rows {
         staging.push(revision - 5, 2, encode_record(*revision, key, value))?;

@@ -300,8 +300,7 @@ impl Receiver {
     async fn next_part(&mut self) -> Result<Option<Part>, Status> {
         loop {
             let patience = self.shared.patience;
-            let (silent_at, idle_at) = (self.heard + patience.stall, self.heard + patience.idle);
-            let connected = self.current.is_some();
+            let idle_at = self.heard + patience.idle;
             tokio::select! {
                 biased;
                 connection = self.connections.recv() => match connection {
@@ -319,9 +318,6 @@ impl Receiver {
                     }
                     None => self.current = None,
                 },
-                () = sleep_until(silent_at), if connected => {
-                    self.hang_up(Status::deadline_exceeded(format!("no part for {:?}", patience.stall)));
-                }
                 () = sleep_until(idle_at) => {
                     return Err(Status::deadline_exceeded(format!("nothing came for {:?}", patience.idle)));
                 }

@@ -28,11 +28,11 @@ pub(super) use sender::Sender;
 /// How long the two sides of a transfer wait for each other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// Longest silence on a connection, on both sides; then another connection is tried.
+    /// Longest silence of the receiver, beyond the time that a chunk may take to arrive; then another connection is tried.
     pub(super) stall: Duration,
     /// How often each side says that it is there while it has nothing to say.
     pub(super) alive: Duration,
-    /// The sender gives up when nothing has advanced for this long.
+    /// The sender gives up when nothing has advanced for this long, beyond that time.
     pub(super) progress: Duration,
     /// The receiver gives up what it has staged when it has heard nothing for this long.
     pub(super) idle: Duration,
@@ -43,8 +43,8 @@ impl Patience {
         stall: Duration::from_secs(10),
         alive: Duration::from_secs(2),
         progress: Duration::from_secs(60),
-        // Longer than the sender tries, so that it never comes back in vain.
-        idle: Duration::from_secs(90),
+        // Longer than the sender tries, a chunk of 64 MiB included, so that it never comes back in vain.
+        idle: Duration::from_secs(150),
     };
 }
 

@@ -154,7 +154,7 @@ impl<'a> Sender<'a> {
             if now >= self.gives_up_at() {
                 return Err(Stop::Failed(self.given_up()));
             }
-            let silent_at = link.heard + patience.stall;
+            let silent_at = link.heard + patience.stall + self.window.transit();
             if now >= silent_at {
                 let status = Status::deadline_exceeded(format!("no answer for {:?}", patience.stall));
                 return Err(Stop::Broken(status));
@@ -316,7 +316,7 @@ impl<'a> Sender<'a> {
 
     /// Time that the throttle takes does not count.
     fn gives_up_at(&self) -> Instant {
-        self.advanced.max(self.may_read) + self.sending.patience.progress
+        self.advanced.max(self.may_read) + self.sending.patience.progress + self.window.transit()
     }
 
     fn given_up(&self) -> StreamingError<TypeConfig> {

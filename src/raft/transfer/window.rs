@@ -1,6 +1,7 @@
 //! What the receiver has not acknowledged.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use nezha_api::peer::SnapshotChunk;
 
@@ -51,6 +52,12 @@ impl Window {
     pub(super) fn chunk(&self, number: u64) -> Option<&SnapshotChunk> {
         let at = number.checked_sub(self.acknowledged)?;
         self.chunks.get(usize::try_from(at).ok()?)
+    }
+
+    /// Time that the next acknowledgement may take on a slow link: one second for each MiB of its chunk.
+    pub(super) fn transit(&self) -> Duration {
+        let oldest = self.chunks.front().map_or(0, bytes);
+        Duration::from_secs(oldest.div_ceil(1 << 20))
     }
 
     /// Lets go of what the receiver has, and says whether that is more than before. Errors: false claims, in words.
@@ -111,8 +118,10 @@ mod tests {
     #[test]
     fn a_chunk_larger_than_the_window_goes_alone() {
         let mut window = Window::default();
-        window.push(chunk(0, 2 * WINDOW_BYTES as usize));
+        assert_eq!(window.transit(), Duration::ZERO);
+        window.push(chunk(0, 2 * WINDOW_BYTES as usize - 64));
         assert!(!window.has_room());
+        assert_eq!(window.transit(), Duration::from_secs(16));
         window.acknowledge(1).unwrap();
         assert!(window.has_room());
     }

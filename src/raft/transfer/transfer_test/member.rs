@@ -130,7 +130,13 @@ impl Member {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         self.arrived.lock().unwrap().insert(number, Vec::new());
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
-        let (ended, mut end) = oneshot::channel::<()>();
+        let (ended, end) = oneshot::channel::<()>();
+        // Parts that are dropped end nothing: the last answer is still to come.
+        let end = async move {
+            if end.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let (arrived, mut ended) = (self.arrived.clone(), Some(ended));
         let mut seen = 0;
         let parts = parts.map(move |part| {
@@ -141,7 +147,9 @@ impl Member {
             };
             if let Some(Part::Chunk(chunk)) = &mut part.part {
                 if seen == limit {
-                    drop(ended.take());
+                    if let Some(ended) = ended.take() {
+                        let _ = ended.send(());
+                    }
                     return Err(Status::unavailable("cut"));
                 }
                 seen += 1;
@@ -170,8 +178,7 @@ impl Member {
         let answers = inbox.accept(from, Box::pin(parts)).await?;
         let member = self.clone();
         let cut = async move {
-            // Ends when the sender's half of it goes.
-            let _ = (&mut end).await;
+            end.await;
             if matches!(fault, Fault::Forget(_)) {
                 let fresh = Inbox::new(member.store.clone(), member.target.clone(), member.patience);
                 *member.inbox.lock().unwrap() = fresh;
