@@ -10,6 +10,7 @@ pub mod index;
 pub mod local;
 pub mod node;
 pub mod offline;
+mod pace;
 #[cfg(all(test, feature = "planted-bugs"))]
 mod planted_test;
 pub mod raft;

@@ -409,6 +409,7 @@ fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
         heartbeat_ms: millis(config.heartbeat),
         election_ms: millis(config.election_timeout),
         message_bytes_max,
+        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         ..Settings::default()
     }
 }

@@ -42,7 +42,7 @@ impl Disk {
     }
 
     /// Whether there is room for what other members append: half of the reserve is gc's alone.
-    fn takes_appends(&self) -> bool {
+    pub(super) fn takes_appends(&self) -> bool {
         self.free_bytes >= self.reserve_bytes / 2
     }
 }
@@ -222,20 +222,6 @@ impl Gate {
         Ok(())
     }
 
-    /// Waits until this node's disk has room for what other members append.
-    pub async fn room_for_appends(&self) {
-        if self.now.borrow().disk.takes_appends() {
-            return;
-        }
-        // The sender is `self`: it does not close meanwhile.
-        drop(
-            self.now
-                .subscribe()
-                .wait_for(|space| space.disk.takes_appends())
-                .await,
-        );
-    }
-
     /// When a slowed write may go, in order of arrival; `None` if that is after `until`.
     fn slot(&self, bytes: u64, rate: u64, until: Instant) -> Option<Instant> {
         let mut next = self.next();
@@ -351,10 +337,7 @@ mod tests {
         assert!(gate.space().is_urgent());
         let waiting = tokio::spawn({
             let gate = gate.clone();
-            async move {
-                gate.room_for_appends().await;
-                gate.admit(MIB, soon()).await
-            }
+            async move { gate.admit(MIB, soon()).await }
         });
         tokio::task::yield_now().await;
         let low = gate.space().disk;

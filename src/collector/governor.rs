@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::pace::UNBOUNDED;
+use crate::pace::UNBOUNDED;
 
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_millis(100);

@@ -23,13 +23,14 @@ use nezha_vlog::SegmentId;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::pace::UNBOUNDED;
 use crate::raft::{AdminError, Consensus};
 use crate::store::{Collected, Pace, Store, StoreError};
 
 pub use gate::{Disk, Gate, HeldUp, Shortage, Space};
 pub use status::{Level, Pin, Running, Status};
 
-use pace::{Throttle, UNBOUNDED};
+use pace::Throttle;
 
 /// How often statistics are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use nezha_gc::plan::{Debt, SegmentStat, debt};
 
-use super::pace::UNBOUNDED;
 use super::{Collector, HeldUp, Progress, Space};
-use crate::store::{Statistics, StoreError};
+use crate::pace::UNBOUNDED;
+use crate::store::{Holder, Statistics, StoreError};
 
 /// One level's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,8 +28,9 @@ pub struct Pin {
     pub file: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// `read`: an open scan or transfer may lead to it; `log`: Raft, or a follower that lags, may need its entries;
-    /// `damage`: it holds a live value that cannot be copied.
+    /// `read`: an open scan may lead to it; `transfer`: a snapshot that is being sent may, or its receiver goes on from
+    /// there; `log`: Raft, or a follower that lags, may need its entries; `damage`: it holds a live value that cannot be
+    /// copied.
     pub reason: &'static str,
 }
 
@@ -92,13 +93,16 @@ pub struct Status {
 impl Collector {
     /// Returns the state now. Blocking: may read the key ranges of sorted segments.
     pub fn status(&self) -> Result<Status, StoreError> {
+        let purgeable = self.purgeable();
         let Statistics {
             segments: stats,
             usage,
             ..
-        } = self.store.segment_stats(self.purgeable())?;
-        let held = self.store.held_by_readers();
+        } = self.store.segment_stats(purgeable)?;
+        let held = self.store.held();
         let damaged = self.store.damaged_segments();
+        // The lowest of all bounds is a transfer's.
+        let transfer_bounds = self.store.transfers().logs().into_iter().min() == Some(purgeable);
         let mut levels = [Level::default(); 3];
         for stat in &stats {
             let level = &mut levels[usize::from(stat.level)];
@@ -110,11 +114,13 @@ impl Collector {
         let pin = |stat: &SegmentStat| Pin {
             file: stat.id.to_string(),
             bytes: stat.bytes,
-            reason: match () {
-                () if held.contains(&stat.id) => "read",
-                () if damaged.contains(&stat.id) => "damage",
-                () if stat.id.is_log() => "log",
-                () => "read",
+            reason: match held.get(&stat.id) {
+                Some(Holder::Transfer) => "transfer",
+                Some(Holder::Reader) => "read",
+                None if damaged.contains(&stat.id) => "damage",
+                None if stat.id.is_log() && transfer_bounds => "transfer",
+                None if stat.id.is_log() => "log",
+                None => "read",
             },
         };
         let pins = stats.iter().filter(|stat| !stat.eligible).map(pin).collect();

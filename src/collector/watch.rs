@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::gate::{Disk, Space};
 use super::governor::{Circumstances, Governor, Sample, TICK};
-use super::pace::UNBOUNDED;
 use super::{Collector, Failure};
+use crate::pace::UNBOUNDED;
 use crate::store::disk_space;
 
 /// Ticks between two looks at the space.
@@ -77,6 +77,7 @@ impl Collector {
                 match self.look(before.disk, unslowed.per_second()).await {
                     Ok(space) => {
                         self.tell(&before, &space);
+                        self.store.take_appends(space.disk.takes_appends());
                         self.gate.update(space);
                         needed = needed_rate(written.per_second(), space.pressure);
                     }
@@ -133,6 +134,14 @@ impl Collector {
     fn tell(&self, before: &Space, now: &Space) {
         if now.is_urgent() && !before.is_urgent() {
             self.wake.notify_one();
+        }
+        match (before.disk.takes_appends(), now.disk.takes_appends()) {
+            (true, false) => tracing::warn!(
+                free_bytes = now.disk.free_bytes,
+                "the disk has no room for what the leader appends: this member stays behind until it has"
+            ),
+            (false, true) => tracing::info!("there is room for what the leader appends"),
+            _ => {}
         }
         match (before.disk.low, now.disk.low) {
             (false, true) => tracing::warn!(

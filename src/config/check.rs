@@ -105,6 +105,7 @@ impl Options {
             disk_reserve_bytes: self.disk_reserve_bytes,
             gc_bytes_per_second: self.gc_bytes_per_second.unwrap_or(0),
             lagging_log_bytes_max,
+            snapshot_bytes_per_second: self.snapshot_bytes_per_second.unwrap_or(0),
             heartbeat,
             election_timeout,
             stop_wait: self.stop_wait.unwrap_or(Duration::from_secs(10)),

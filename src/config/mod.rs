@@ -117,6 +117,9 @@ pub struct Config {
     pub gc_bytes_per_second: u64,
     /// Log that is kept for a member that lags, bytes; default 4 GiB. One that lacks more gets a snapshot.
     pub lagging_log_bytes_max: u64,
+    /// Bytes that this node sends in snapshots per second at most, all transfers together; default 0: unbounded, because
+    /// a member that waits for one is a copy that is missing. Set it where snapshots share a link or a disk with clients.
+    pub snapshot_bytes_per_second: u64,
     /// Heartbeat interval; default 200 ms, at least 20 ms.
     pub heartbeat: Duration,
     /// Silence after which a follower stands for election, up to a third more; default 1 s, at least four heartbeats.

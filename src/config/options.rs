@@ -83,6 +83,9 @@ pub struct Options {
     /// Log that is kept for a member that lags; one that lacks more gets a snapshot [default: 4GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub lagging_log_bytes_max: Option<u64>,
+    /// Bytes that this node sends in snapshots per second at most, 0 for no bound [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub snapshot_bytes_per_second: Option<u64>,
     /// Interval of the leader's heartbeats [default: 200ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub heartbeat: Option<Duration>,
@@ -220,6 +223,7 @@ impl Options {
             disk_reserve_bytes: self.disk_reserve_bytes.or(lower.disk_reserve_bytes),
             gc_bytes_per_second: self.gc_bytes_per_second.or(lower.gc_bytes_per_second),
             lagging_log_bytes_max: self.lagging_log_bytes_max.or(lower.lagging_log_bytes_max),
+            snapshot_bytes_per_second: self.snapshot_bytes_per_second.or(lower.snapshot_bytes_per_second),
             heartbeat: self.heartbeat.or(lower.heartbeat),
             election_timeout: self.election_timeout.or(lower.election_timeout),
             stop_wait: self.stop_wait.or(lower.stop_wait),

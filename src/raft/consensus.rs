@@ -19,6 +19,7 @@ use super::peer_service::{PeerServer, Raft};
 use super::read_index::{ReadIndex, ReadPoint};
 use super::settings::Settings;
 use super::state_machine::StateMachine;
+use super::transfer::{Patience, Sending};
 use super::types::{Node, NodeId, Proposal};
 use crate::index::Outcome;
 use crate::store::Store;
@@ -113,7 +114,8 @@ impl Consensus {
         );
         let (durable_purge, damage) = (log.durable_purge(), log.damage());
         let state_machine = StateMachine::new(store.clone(), settings.flush.clone());
-        let network = Network::new(identity.clone(), settings.message_bytes_max);
+        let sending = Sending::new(settings.snapshot_bytes_per_second, Patience::DEFAULT);
+        let network = Network::new(identity.clone(), settings.message_bytes_max, sending);
         let started = Raft::new(identity.node_id, config, network, log, state_machine).await;
         let raft = started.map_err(|error| match damage.found() {
             Some(found) => StartError::Damage(found.to_owned()),
@@ -357,16 +359,16 @@ impl Consensus {
     }
 
     /// Log index up to which this member may purge its log without cutting off somebody who needs it: what is applied here;
-    /// on the leader also what every member has, except one that lacks more than `lagging_bytes_max` bytes of log; and
-    /// not beyond a transfer, whose receiver will go on from there.
+    /// on the leader also what every member has; and what the receiver of a transfer will go on from. Nobody keeps it
+    /// from more than `lagging_bytes_max` bytes of log.
     pub fn purgeable(&self, lagging_bytes_max: u64) -> u64 {
         let metrics = self.metrics();
         let me = *self.raft.node_id();
         let others = metrics.members.iter().filter(|member| member.id != me);
         others
             .filter_map(|member| member.matched)
-            .filter(|matched| self.store.log().bytes_since(*matched) <= lagging_bytes_max)
-            .chain(self.store.log_pins().lowest())
+            .chain(self.store.transfers().logs())
+            .filter(|index| self.store.log().bytes_since(*index) <= lagging_bytes_max)
             .fold(metrics.applied, u64::min)
     }
 

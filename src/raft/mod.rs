@@ -8,6 +8,7 @@
 mod consensus;
 mod convert;
 mod credits;
+mod drop_on_blocking;
 mod errors;
 mod log_reader;
 mod log_store;
@@ -21,6 +22,7 @@ mod read_index;
 mod settings;
 mod snapshot;
 mod state_machine;
+mod transfer;
 mod types;
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
@@ -25,7 +27,8 @@ use super::convert::{
 };
 use super::credits::Credits;
 use super::peer_identity::PeerIdentity;
-use super::snapshot::{Snapshot, SnapshotData, View};
+use super::snapshot::{Snapshot, SnapshotData};
+use super::transfer::{Sender, Sending};
 use super::types::{Node, NodeId, TypeConfig, Vote};
 
 /// Bytes that may be on the way to one follower. Default 8 MiB; one request is always allowed.
@@ -55,15 +58,17 @@ enum Class {
 pub struct Network {
     identity: Arc<PeerIdentity>,
     message_bytes_max: usize,
+    sending: Sending,
     channels: Arc<Mutex<HashMap<(String, Class), Channel>>>,
 }
 
 impl Network {
     /// `message_bytes_max`: largest message between members, in bytes; above the value limit plus overhead.
-    pub fn new(identity: Arc<PeerIdentity>, message_bytes_max: usize) -> Self {
+    pub(super) fn new(identity: Arc<PeerIdentity>, message_bytes_max: usize, sending: Sending) -> Self {
         Self {
             identity,
             message_bytes_max,
+            sending,
             channels: Arc::default(),
         }
     }
@@ -166,7 +171,7 @@ impl PeerClient {
     }
 
     /// Maps a status to what openraft should do about it: back off, or try again.
-    fn failed(&self, status: Status) -> RPCError<TypeConfig> {
+    pub(super) fn failed(&self, status: Status) -> RPCError<TypeConfig> {
         self.network.identity.stop_if_refused(&status);
         let error = io::Error::other(format!("peer {} at {}: {status}", self.target, self.addr));
         match status.code() {
@@ -278,29 +283,31 @@ impl PeerClient {
         tokio::time::sleep(pause).await;
     }
 
-    async fn send_snapshot(&mut self, vote: Vote, view: View) -> Result<Vote, StreamingError<TypeConfig>> {
-        let (header, transfer_id) = snapshot_header(&vote, &view);
-        let damage = Arc::new(Mutex::new(None));
-        let outbound = snapshot_stream(header, view, damage.clone());
-        let request = self.request(outbound);
-        let mut rpc = self.rpc(Class::Snapshot).map_err(streaming)?;
-        let answer = rpc.install_snapshot(request).await;
-        if let Some(error) = damage.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Damage in our own files: this replica cannot serve as a source, and must not stop because of it.
-            tracing::error!(%error, transfer_id, "the snapshot could not be read; the transfer was given up");
-            return Err(StreamingError::Unreachable(Unreachable::new(&error)));
-        }
-        let response = answer.map_err(|status| streaming(self.failed(status)))?;
+    /// The member that this talks to.
+    pub(super) fn target(&self) -> NodeId {
+        self.target
+    }
+
+    /// Opens one connection of a transfer; what is sent through `parts` goes over it.
+    pub(super) async fn open_transfer(
+        &self,
+        parts: mpsc::Receiver<peer::SnapshotPart>,
+    ) -> Result<Streaming<peer::SnapshotAnswer>, Status> {
+        let mut rpc = self
+            .rpc(Class::Snapshot)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let opened = rpc
+            .install_snapshot(self.request(ReceiverStream::new(parts)))
+            .await?;
         self.network
             .identity
-            .verify(response.metadata(), self.target)
-            .await
-            .map_err(|status| streaming(self.failed(status)))?;
-        vote_from_peer(response.into_inner().vote).map_err(|e| streaming(self.broken(e)))
+            .verify(opened.metadata(), self.target)
+            .await?;
+        Ok(opened.into_inner())
     }
 }
 
-fn streaming(error: RPCError<TypeConfig>) -> StreamingError<TypeConfig> {
+pub(super) fn streaming(error: RPCError<TypeConfig>) -> StreamingError<TypeConfig> {
     match error {
         RPCError::Timeout(e) => StreamingError::Timeout(e),
         RPCError::Unreachable(e) => StreamingError::Unreachable(e),
@@ -349,77 +356,6 @@ fn vote_from_message(answer: peer::VoteResponse) -> io::Result<VoteResponse<Type
         last,
         answer.granted,
     ))
-}
-
-fn snapshot_header(vote: &Vote, view: &View) -> (peer::SnapshotHeader, u64) {
-    let state = view.state();
-    let transfer_id = rand::random();
-    let to_peer = |id: &nezha_vlog::LogId| peer::LogId {
-        term: id.term,
-        node: id.node,
-        index: id.index,
-    };
-    let header = peer::SnapshotHeader {
-        vote: Some(vote_to_peer(vote)),
-        last_log_id: state.applied.as_ref().map(to_peer),
-        membership_log_id: state.membership_log_id.as_ref().map(to_peer),
-        membership: state.membership.clone(),
-        transfer_id,
-        max_node_id: state.max_node_id,
-    };
-    (header, transfer_id)
-}
-
-/// Header, records in key order, end with count and checksum. Ends early, without the end part, when the view fails:
-/// the receiver then discards what it staged.
-fn snapshot_stream(
-    header: peer::SnapshotHeader,
-    view: View,
-    damage: Arc<Mutex<Option<io::Error>>>,
-) -> impl Stream<Item = peer::SnapshotChunk> + Send + 'static {
-    use peer::snapshot_chunk::Part;
-    struct Sender {
-        view: View,
-        items: u64,
-        checksum: crc32fast::Hasher,
-        damage: Arc<Mutex<Option<io::Error>>>,
-    }
-    let sender = Sender {
-        view,
-        items: 0,
-        checksum: crc32fast::Hasher::new(),
-        damage,
-    };
-    let first = stream::once(async move {
-        peer::SnapshotChunk {
-            part: Some(Part::Header(header)),
-        }
-    });
-    let rest = stream::unfold(Some(sender), |sender| async move {
-        let mut sender = sender?;
-        match sender.view.next_chunk().await {
-            Ok(Some(items)) => {
-                sender.items += items.len() as u64;
-                for item in &items {
-                    sender.checksum.update(&item.record[..item.record.len().min(4)]);
-                }
-                let part = Part::Items(peer::SnapshotItems { items });
-                Some((peer::SnapshotChunk { part: Some(part) }, Some(sender)))
-            }
-            Ok(None) => {
-                let part = Part::End(peer::SnapshotEnd {
-                    items: sender.items,
-                    checksum: sender.checksum.finalize(),
-                });
-                Some((peer::SnapshotChunk { part: Some(part) }, None))
-            }
-            Err(error) => {
-                *sender.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                None
-            }
-        }
-    });
-    first.chain(rest)
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
@@ -495,9 +431,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "only a view can be sent");
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         };
+        let sender = Sender::new(self, self.network.sending.clone(), &vote, view);
         tokio::select! {
-            closed = cancel => Err(StreamingError::Closed(closed)),
-            vote = self.send_snapshot(vote, view) => Ok(SnapshotResponse::new(vote?)),
+            closed = cancel => {
+                tracing::info!(peer = self.target, %closed, "the transfer of a snapshot was cancelled");
+                Err(StreamingError::Closed(closed))
+            }
+            vote = sender.run() => Ok(SnapshotResponse::new(vote?)),
         }
     }
 

@@ -4,32 +4,34 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
 use nezha_api::peer;
 use nezha_api::peer::peer_service_server::{PeerService, PeerServiceServer};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{
-    check_sequence, decode_membership, entry_from_peer, invalid_data, log_id_from_peer, log_id_to_peer,
-    vote_from_peer, vote_to_peer,
+    check_sequence, entry_from_peer, log_id_from_peer, log_id_to_peer, vote_from_peer, vote_to_peer,
 };
 use super::peer_identity::PeerIdentity;
-use super::snapshot::{Snapshot, SnapshotData, store_meta};
+use super::snapshot::Snapshot;
 use super::state_machine::StateMachine;
-use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::index::AppliedState;
-use crate::store::{Staging, Store};
+use super::transfer::{Answers, Inbox, Patience, Target};
+use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::store::Store;
 
 /// openraft with our state machine.
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// What the service needs once Raft runs; before that only `Identify` answers.
-pub(crate) struct Running {
-    pub(crate) raft: Raft,
-    pub(crate) store: Arc<Store>,
+struct Running {
+    raft: Raft,
+    store: Arc<Store>,
+    inbox: Inbox,
 }
 
 /// Serves the peer protocol. Cheap to clone; can be served before Raft is started.
@@ -62,8 +64,9 @@ impl PeerServer {
 
     /// Errors: when Raft was attached before.
     pub(crate) fn attach(&self, raft: Raft, store: Arc<Store>) -> Result<(), &'static str> {
+        let inbox = Inbox::new(store.clone(), Arc::new(raft.clone()), Patience::DEFAULT);
         self.running
-            .set(Running { raft, store })
+            .set(Running { raft, store, inbox })
             .map_err(|_| "Raft was started twice")
     }
 
@@ -119,72 +122,18 @@ fn vote_request(message: peer::VoteRequest) -> io::Result<VoteRequest<TypeConfig
     Ok(request)
 }
 
-/// A received snapshot on its way to disk, beside the live store.
-struct Receiver {
-    staging: Staging,
-    header: peer::SnapshotHeader,
-    items: u64,
-    checksum: crc32fast::Hasher,
-}
-
-impl Receiver {
-    /// Blocking: writes the records.
-    fn push(mut self, items: Vec<peer::SnapshotItem>) -> io::Result<Self> {
-        for item in items {
-            let crc = item
-                .record
-                .get(..4)
-                .ok_or_else(|| invalid_data("a snapshot record without a checksum"))?;
-            self.checksum.update(crc);
-            self.items += 1;
-            self.staging
-                .push(item.create_revision, item.version, item.record)
-                .map_err(io::Error::other)?;
-        }
-        Ok(self)
+impl Target for Raft {
+    fn vote(&self) -> Vote {
+        self.metrics().borrow_watched().vote
     }
 
-    /// Blocking: makes the staged store durable. Errors: when records were lost or changed on the way.
-    fn finish(self, end: &peer::SnapshotEnd) -> io::Result<(SnapshotMeta, SnapshotData)> {
-        let checksum = self.checksum.finalize();
-        if (self.items, checksum) != (end.items, end.checksum) {
-            return Err(invalid_data(format!(
-                "the snapshot ends with {} records of checksum {:08x}, {} of checksum {checksum:08x} arrived",
-                end.items, end.checksum, self.items
-            )));
-        }
-        let from_peer = |id: peer::LogId| nezha_vlog::LogId {
-            term: id.term,
-            node: id.node,
-            index: id.index,
-        };
-        let staged = store_meta(AppliedState {
-            applied: self.header.last_log_id.map(from_peer),
-            membership_log_id: self.header.membership_log_id.map(from_peer),
-            membership: self.header.membership.clone(),
-            max_node_id: self.header.max_node_id,
-            ..AppliedState::default()
-        })?;
-        let membership = decode_membership(&self.header.membership)?;
-        let meta = SnapshotMeta {
-            last_log_id: self.header.last_log_id.map(log_id_from_peer),
-            last_membership: StoredMembership::new(
-                self.header.membership_log_id.map(log_id_from_peer),
-                membership,
-            ),
-        };
-        let staged = self.staging.finish(staged).map_err(io::Error::other)?;
-        Ok((meta, SnapshotData::Staged(staged)))
+    fn install(&self, vote: Vote, snapshot: Snapshot) -> BoxFuture<'static, Result<Vote, Status>> {
+        let raft = self.clone();
+        Box::pin(async move {
+            let installed = raft.install_full_snapshot(vote, snapshot).await;
+            Ok(installed.map_err(fatal)?.vote)
+        })
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Status::internal(e.to_string()))?
-        .map_err(|e| Status::internal(format!("staging the snapshot failed: {e}")))
 }
 
 type Appends = Pin<Box<dyn Stream<Item = Result<peer::AppendResponse, Status>> + Send>>;
@@ -192,6 +141,7 @@ type Appends = Pin<Box<dyn Stream<Item = Result<peer::AppendResponse, Status>> +
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     type AppendStreamStream = Appends;
+    type InstallSnapshotStream = Answers;
 
     async fn identify(
         &self,
@@ -216,11 +166,21 @@ impl PeerService for PeerServer {
         request: Request<Streaming<peer::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let from = self.identity.check(request.metadata()).await?;
-        let raft = self.running()?.raft.clone();
+        let Running { raft, store, .. } = self.running()?;
+        let room = store.takes_appends();
         let broken = Arc::new(Mutex::new(None));
         let reported = broken.clone();
         let requests = request
             .into_inner()
+            // On a disk without room they stay with the sender, as if it did not reach this member.
+            .then(move |message| {
+                let mut room = room.clone();
+                async move {
+                    // The sender of `room` lives as long as the store.
+                    drop(room.wait_for(|room| *room).await);
+                    message
+                }
+            })
             .map(|message| message.and_then(|m| append_from_peer(m).map_err(malformed)))
             .scan((), move |(), item| {
                 let item = item.inspect_err(|status| {
@@ -310,53 +270,11 @@ impl PeerService for PeerServer {
 
     async fn install_snapshot(
         &self,
-        request: Request<Streaming<peer::SnapshotChunk>>,
-    ) -> Result<Response<peer::SnapshotResponse>, Status> {
-        use peer::snapshot_chunk::Part;
+        request: Request<Streaming<peer::SnapshotPart>>,
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         let from = self.identity.check(request.metadata()).await?;
-        let running = self.running()?;
-        let mut chunks = request.into_inner();
-        let mut receiver: Option<Receiver> = None;
-        while let Some(chunk) = chunks.message().await? {
-            match (chunk.part, receiver.take()) {
-                (Some(Part::Header(header)), None) => {
-                    tracing::info!(from, transfer_id = header.transfer_id, "receiving a snapshot");
-                    let store = running.store.clone();
-                    let staging = blocking(move || store.stage().map_err(io::Error::other)).await?;
-                    receiver = Some(Receiver {
-                        staging,
-                        header,
-                        items: 0,
-                        checksum: crc32fast::Hasher::new(),
-                    });
-                }
-                (Some(Part::Items(items)), Some(open)) => {
-                    receiver = Some(blocking(move || open.push(items.items)).await?);
-                }
-                (Some(Part::End(end)), Some(open)) => {
-                    let vote = vote_from_peer(open.header.vote).map_err(malformed)?;
-                    let last = open.header.last_log_id.map(log_id_from_peer);
-                    check_sequence(&vote, last.as_ref(), &[]).map_err(malformed)?;
-                    let (meta, snapshot) = blocking(move || open.finish(&end)).await?;
-                    let snapshot = Snapshot { meta, snapshot };
-                    let answer = running
-                        .raft
-                        .install_full_snapshot(vote, snapshot)
-                        .await
-                        .map_err(fatal)?;
-                    return Ok(self.identity.answer(peer::SnapshotResponse {
-                        vote: Some(vote_to_peer(&answer.vote)),
-                    }));
-                }
-                _ => {
-                    return Err(Status::invalid_argument(
-                        "snapshot parts are header, items, end, in this order",
-                    ));
-                }
-            }
-        }
-        Err(Status::aborted(
-            "the snapshot ended before its end part; what was staged is discarded",
-        ))
+        let inbox = &self.running()?.inbox;
+        let answers = inbox.accept(from, Box::pin(request.into_inner())).await?;
+        Ok(self.identity.answer(answers))
     }
 }

@@ -44,9 +44,9 @@ fn small_segments() -> StoreOptions {
 
 /// A disk and what is open on it.
 pub(super) struct Node {
-    fs: CrashFs,
+    pub(super) fs: CrashFs,
     engine: Arc<MapEngine>,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     pub(super) log: LogStore,
     pub(super) machine: StateMachine,
 }
@@ -114,24 +114,27 @@ impl Node {
     }
 
     pub(super) fn values(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let view = self.store.view();
-        let mut keys = Vec::new();
-        let all = crate::index::ScanRange::all();
-        view.index()
-            .scan(&all, &mut |item| {
-                if let crate::index::ScanItem::Row { key, .. } = item {
-                    keys.push(key);
-                }
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
-        keys.into_iter()
-            .map(|key| (key.to_vec(), view.get(&key).unwrap().unwrap().1.to_vec()))
-            .collect()
+        values(&self.store.view())
     }
 }
 
-fn log_id(term: u64, index: u64) -> LogId {
+pub(super) fn values(view: &crate::store::View) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut keys = Vec::new();
+    let all = crate::index::ScanRange::all();
+    view.index()
+        .scan(&all, &mut |item| {
+            if let crate::index::ScanItem::Row { key, .. } = item {
+                keys.push(key);
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    keys.into_iter()
+        .map(|key| (key.to_vec(), view.get(&key).unwrap().unwrap().1.to_vec()))
+        .collect()
+}
+
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
 }
 

@@ -16,6 +16,8 @@ pub struct Settings {
     pub flush: FlushPolicy,
     /// Largest message between members in bytes: above the value limit plus overhead.
     pub message_bytes_max: usize,
+    /// Bytes that this node sends in snapshots per second at most, all transfers together. Default 0: unbounded.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for Settings {
@@ -25,6 +27,7 @@ impl Default for Settings {
             election_ms: 1000,
             flush: FlushPolicy::default(),
             message_bytes_max: 80 << 20,
+            snapshot_bytes_per_second: 0,
         }
     }
 }

@@ -7,20 +7,30 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nezha_api::peer;
 use openraft::storage::RaftSnapshotBuilder;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::convert::{invalid_data, log_id_from_vlog, stored_membership};
+use super::drop_on_blocking::DropOnBlocking;
 use super::types::{SnapshotMeta, TypeConfig};
 use nezha_vlog::encode_record;
 
-use crate::index::{AppliedState, ScanItem, ScanRange};
-use crate::store::{self, LogPin, Staged, Store};
+use crate::index::{AppliedState, Place, ScanItem, ScanRange};
+use crate::store::{self, Staged, Store, StoreError, TransferPin};
 
-/// Record bytes of one chunk of a transfer; a chunk holds at least one record.
-pub const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of one chunk of a transfer, as [`item_bytes`] counts them; a larger record goes alone.
+pub const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Chunks that a view reads ahead of the network.
-const CHUNKS_AHEAD: usize = 2;
+/// Chunks that a view reads ahead of whoever takes them; one that is not complete yet counts.
+const CHUNKS_AHEAD: usize = 1;
+
+/// Memory that a record takes in a chunk besides its bytes.
+const ITEM_BYTES: u64 = 64;
+
+/// Memory that a record takes in a chunk.
+pub(crate) fn item_bytes(record: &Bytes) -> u64 {
+    ITEM_BYTES + record.len() as u64
+}
 
 /// openraft's snapshot with our data.
 pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -31,8 +41,8 @@ pub enum SnapshotData {
     Metadata,
     /// A view, for sending.
     View(View),
-    /// Received, verified and durable beside the live store.
-    Staged(Staged),
+    /// Received, verified and durable beside the live store. Raft may drop it unread.
+    Staged(DropOnBlocking<Staged>),
 }
 
 /// A consistent view of the whole state, read by a thread of its own while it is sent.
@@ -41,8 +51,8 @@ pub enum SnapshotData {
 pub struct View {
     state: AppliedState,
     chunks: mpsc::Receiver<io::Result<Vec<peer::SnapshotItem>>>,
-    /// Entries after the view, for whoever receives it.
-    log: LogPin,
+    /// Keeps the entries after the view, for whoever receives it.
+    pin: TransferPin,
 }
 
 impl View {
@@ -58,24 +68,19 @@ impl View {
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
-        // Before the view is taken: it is not older than this.
-        let pin = store
-            .log_pins()
-            .pin(store.index().state().applied.map_or(0, |id| id.index));
+        let live = store.view();
+        // Before the index is looked at: what the view holds is not older than this.
+        let applied = live.index().state().applied.map_or(0, |id| id.index);
+        let pin = store.transfers().pin(applied, &live);
         let (state_tx, state_rx) = oneshot::channel();
         let (chunk_tx, chunks) = mpsc::channel(CHUNKS_AHEAD);
-        let reader = store.clone();
-        tokio::task::spawn_blocking(move || read_view(&reader, state_tx, &chunk_tx));
+        tokio::task::spawn_blocking(move || read_view(&live, state_tx, &chunk_tx));
         let state = state_rx
             .await
             .map_err(|_| io::Error::other("the view ended before it began"))?;
         Ok(Some(Snapshot {
             meta: meta_of(&state)?,
-            snapshot: SnapshotData::View(Self {
-                state,
-                chunks,
-                log: pin,
-            }),
+            snapshot: SnapshotData::View(Self { state, chunks, pin }),
         }))
     }
 
@@ -86,35 +91,36 @@ impl View {
 
     /// Next records in key order; None at the end. Errors: damage, by file and offset; nothing damaged is sent on.
     pub async fn next_chunk(&mut self) -> io::Result<Option<Vec<peer::SnapshotItem>>> {
-        self.log.in_use();
+        self.pin.in_use();
         self.chunks.recv().await.transpose()
     }
 
     /// Copies the view into a staged store of `store`.
     pub(crate) async fn stage(mut self, store: &Arc<Store>) -> io::Result<Staged> {
         let owner = store.clone();
-        let staging = tokio::task::spawn_blocking(move || owner.stage())
-            .await
-            .map_err(io::Error::other)?;
-        let mut staging = staging.map_err(io::Error::other)?;
+        let mut staging = blocking(move || Ok(DropOnBlocking::new(owner.stage()?))).await?;
         while let Some(items) = self.next_chunk().await? {
-            staging = tokio::task::spawn_blocking(move || -> io::Result<_> {
+            staging = blocking(move || {
+                let mut open = staging.into_inner();
                 for item in items {
-                    staging
-                        .push(item.create_revision, item.version, item.record)
-                        .map_err(io::Error::other)?;
+                    open.push(item.create_revision, item.version, item.record)?;
                 }
-                Ok(staging)
+                Ok(DropOnBlocking::new(open))
             })
-            .await
-            .map_err(io::Error::other)??;
+            .await?;
         }
         let meta = store_meta(self.state)?;
-        tokio::task::spawn_blocking(move || staging.finish(meta))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)
+        blocking(move || staging.into_inner().finish(meta)).await
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)
 }
 
 fn meta_of(state: &AppliedState) -> io::Result<SnapshotMeta> {
@@ -139,42 +145,55 @@ pub(crate) fn store_meta(state: AppliedState) -> io::Result<store::SnapshotMeta>
 
 /// Runs on a blocking thread, which owns the RocksDB snapshot for as long as the view lives.
 fn read_view(
-    store: &Store,
+    live: &store::View,
     state_tx: oneshot::Sender<AppliedState>,
     chunks: &mpsc::Sender<io::Result<Vec<peer::SnapshotItem>>>,
 ) {
+    let runtime = Handle::current();
     let mut state_tx = Some(state_tx);
     let mut items = Vec::new();
     let mut bytes = 0;
+    // Room for the chunk that is being read: nothing is read before it is wanted.
+    let mut room = None;
     let mut failed = None;
-    let live = store.view();
     let result = live.index().scan(&ScanRange::all(), &mut |item| match item {
         ScanItem::View(state) => match state_tx.take().is_some_and(|tx| tx.send(state).is_ok()) {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         },
         ScanItem::Row { key, entry } => {
-            let record: Bytes = match live.read(&entry, &key) {
-                Ok(value) => encode_record(entry.mod_revision, &key, &value),
+            let more = ITEM_BYTES + entry.record_len(&key);
+            if bytes + more > CHUNK_BYTES
+                && let Some(permit) = room.take()
+            {
+                mpsc::Permit::send(permit, Ok(std::mem::take(&mut items)));
+                bytes = 0;
+            }
+            if room.is_none() {
+                match runtime.block_on(chunks.reserve()) {
+                    Ok(permit) => room = Some(permit),
+                    // The transfer was given up.
+                    Err(_) => return ControlFlow::Break(()),
+                }
+            }
+            let record = match live.read_record(&entry, &key) {
+                Ok(Some(record)) => record,
+                Ok(None) => match &entry.place {
+                    Place::Inline(value) => encode_record(entry.mod_revision, &key, value),
+                    Place::At(at) => unreachable!("the record at {at:?} is not inline"),
+                },
                 Err(error) => {
                     failed = Some(io::Error::other(error));
                     return ControlFlow::Break(());
                 }
             };
-            bytes += record.len();
+            bytes += more;
             items.push(peer::SnapshotItem {
                 create_revision: entry.create_revision,
                 version: entry.version,
                 record,
             });
-            if bytes < CHUNK_BYTES {
-                return ControlFlow::Continue(());
-            }
-            bytes = 0;
-            match chunks.blocking_send(Ok(std::mem::take(&mut items))) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
+            ControlFlow::Continue(())
         }
     });
     let last = match (failed, result) {
@@ -183,8 +202,11 @@ fn read_view(
         (None, Ok(())) if items.is_empty() => return,
         (None, Ok(())) => Ok(items),
     };
-    // The receiver may be gone: the transfer was given up.
-    drop(chunks.blocking_send(last));
+    match room {
+        Some(room) => room.send(last),
+        // The receiver may be gone: the transfer was given up.
+        None => drop(chunks.blocking_send(last)),
+    }
 }
 
 /// Builds snapshots: an index flush and its metadata, no value bytes.

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
@@ -10,6 +11,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use tokio::sync::oneshot;
 
 use super::convert::{entry_to_head, log_id_from_vlog, max_node_id, stored_membership};
+use super::drop_on_blocking::DropOnBlocking;
 use super::log_writer::to_io;
 use super::snapshot::{Snapshot, SnapshotBuilder, SnapshotData, View};
 use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -161,7 +163,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let staged = match snapshot {
             SnapshotData::Staged(staged) => staged,
             // Only where sender and receiver share a process: a received snapshot was staged by the peer service.
-            SnapshotData::View(view) => view.stage(&self.store).await?,
+            SnapshotData::View(view) => DropOnBlocking::new(view.stage(&self.store).await?),
             SnapshotData::Metadata => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -169,20 +171,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 ));
             }
         };
+        let started = Instant::now();
         self.log_barrier().await?;
         let store = self.store.clone();
         let at = meta.last_log_id;
-        tokio::task::spawn_blocking(move || store.install(staged))
+        tokio::task::spawn_blocking(move || store.install(staged.into_inner()))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
+        let switch_ms = started.elapsed().as_secs_f64() * 1000.0;
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = store.sweep() {
                 tracing::warn!(%error, "a replaced store could not be removed; the next start does it");
             }
         });
-        tracing::info!(?at, "installed a snapshot");
+        // For so long nothing was applied and nothing answered.
+        tracing::info!(?at, switch_ms, "installed a snapshot");
         Ok(())
     }
 

@@ -112,6 +112,7 @@ async fn record(
 #[tonic::async_trait]
 impl PeerService for PeerPort {
     type AppendStreamStream = <PeerServer as PeerService>::AppendStreamStream;
+    type InstallSnapshotStream = <PeerServer as PeerService>::InstallSnapshotStream;
 
     async fn identify(
         &self,
@@ -177,8 +178,8 @@ impl PeerService for PeerPort {
 
     async fn install_snapshot(
         &self,
-        request: Request<Streaming<peer::SnapshotChunk>>,
-    ) -> Result<Response<peer::SnapshotResponse>, Status> {
+        request: Request<Streaming<peer::SnapshotPart>>,
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         self.server()?.install_snapshot(request).await
     }
 }

@@ -10,7 +10,7 @@ use nezha_vlog::{Draft, Entry, Payload, Precondition, SegmentId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::staging_test::assert_exact;
+use super::staging_test::{SNAPSHOT_AT, assert_exact, snapshot, stage};
 use super::store_test::{Node, Rows, id, rows};
 use super::*;
 use crate::index::{MapEngine, ScanItem, ScanRange};
@@ -136,6 +136,39 @@ fn a_job_of_another_store_does_nothing() {
         .collect(&job(inputs(&node), 1), other, &mut |_| Pace::Go)
         .unwrap();
     assert_eq!(done, Collected::default());
+}
+
+/// The epoch of a store: a snapshot that is installed while a job runs ends it, at whatever record.
+#[test]
+fn an_install_ends_a_running_job() {
+    let records = collect_all(&filled(6).2, 1).records;
+    let new_rows = snapshot(3, 30);
+    for at in 0..records {
+        let (_fs, _engine, node) = filled(6);
+        let store = &node.store;
+        let old_number = store.view().number;
+        let mut staged = Some(stage(store, &new_rows).unwrap());
+        let mut copied = 0;
+        let mut pace = |_| {
+            if copied == at {
+                store.install(staged.take().unwrap()).unwrap();
+            }
+            copied += 1;
+            Pace::Go
+        };
+        let done = store
+            .collect(&job(inputs(&node), 1), old_number, &mut pace)
+            .unwrap();
+        assert!(!done.finished, "installed before record {at}: {done:?}");
+        assert_eq!(store.index().state().applied, Some(id(SNAPSHOT_AT)));
+        assert_eq!(audit(&node), new_rows, "installed before record {at}");
+        // The job's outputs go with the store that they were for.
+        assert_eq!(store.sweep().unwrap().held, 0);
+        assert_eq!(store.data().stores().unwrap(), vec![store.view().number]);
+        assert_ne!(store.view().number, old_number);
+        assert_eq!(audit(&node), new_rows);
+    }
+    assert!(records > 10, "only {records} records");
 }
 
 #[test]

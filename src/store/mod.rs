@@ -44,6 +44,7 @@ use bytes::Bytes;
 use nezha_gc::ValueSegments;
 use nezha_vlog::fs::Fs;
 use nezha_vlog::{Log, LogId, Recovered, Writer};
+use tokio::sync::watch;
 
 use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
@@ -54,9 +55,9 @@ pub use damage::DamagedFile;
 pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
-pub use pins::{LogPin, LogPins};
+pub use pins::{TransferPin, Transfers};
 pub use reader::{ReadRow, Reader};
-pub use reclaim::Swept;
+pub use reclaim::{Holder, Swept};
 pub use staging::{SnapshotMeta, Staged, Staging};
 pub use statistics::Statistics;
 pub use view::View;
@@ -114,7 +115,9 @@ pub struct Store {
     next_value: AtomicU64,
     /// Bytes that the running collection has still to write, at most: their space is spoken for.
     to_write: AtomicU64,
-    log_pins: LogPins,
+    transfers: Transfers,
+    /// Whether there is room for what other members append.
+    takes_appends: watch::Sender<bool>,
     /// Directories of stagings that were given up.
     leftovers: Leftovers,
     next_store: AtomicU64,
@@ -170,7 +173,8 @@ impl Store {
             halts: Halts::default(),
             retired: Mutex::default(),
             to_write: AtomicU64::new(0),
-            log_pins: LogPins::default(),
+            transfers: Transfers::default(),
+            takes_appends: watch::Sender::new(true),
             leftovers: Leftovers::default(),
             next_store: AtomicU64::new(number + 1),
         };
@@ -192,9 +196,20 @@ impl Store {
         &self.log
     }
 
-    /// What transfers rely on in the log.
-    pub fn log_pins(&self) -> &LogPins {
-        &self.log_pins
+    /// Says whether there is room for what other members append.
+    pub fn take_appends(&self, room: bool) {
+        self.takes_appends
+            .send_if_modified(|now| std::mem::replace(now, room) != room);
+    }
+
+    /// Whether there is room for what other members append, now and from now on.
+    pub fn takes_appends(&self) -> watch::Receiver<bool> {
+        self.takes_appends.subscribe()
+    }
+
+    /// What transfers rely on.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// The data directory.

@@ -3,7 +3,7 @@
 //! A file goes only when the flushed index holds no place in it and no view that may lead to it is held (I5); a log
 //! segment also only when Raft has purged it, durably (I4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use nezha_vlog::{Log, SegmentId};
@@ -14,7 +14,31 @@ use super::view::View;
 use super::{Store, remove_store};
 use crate::index::Index;
 
+/// Who keeps collected files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// An open scan or a read.
+    Reader,
+    /// A snapshot that is being sent; readers may hold them as well.
+    Transfer,
+}
+
 impl Store {
+    /// Collected files that somebody may still read from.
+    pub fn held(&self) -> BTreeMap<SegmentId, Holder> {
+        let retired = self.retired();
+        let mut holder = Holder::Reader;
+        let mut held = BTreeMap::new();
+        for (view, doomed) in &retired.views {
+            // An older view leads to whatever a younger one does.
+            if self.transfers.read(view) {
+                holder = Holder::Transfer;
+            }
+            held.extend(doomed.iter().map(|id| (*id, holder)));
+        }
+        held
+    }
+
     /// Removes what nobody reads from any more: collected segments, replaced stores, stagings that were given up.
     /// Blocking: closes indexes and unlinks files. Whatever is not swept goes at the next opening.
     pub fn sweep(&self) -> Result<Swept, StoreError> {
@@ -176,15 +200,8 @@ impl Retired {
 
     /// Files that were collected and are not gone.
     pub(super) fn doomed(&self) -> BTreeSet<SegmentId> {
-        let mut doomed = self.held();
-        doomed.extend(&self.unpurged);
-        doomed
-    }
-
-    /// Those of them that an older view may lead to.
-    pub(super) fn held(&self) -> BTreeSet<SegmentId> {
         let held = self.views.iter().flat_map(|(_, doomed)| doomed);
-        held.copied().collect()
+        held.chain(&self.unpurged).copied().collect()
     }
 
     /// Whether a view of store `number` is still held.

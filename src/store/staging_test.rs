@@ -13,7 +13,7 @@ use super::*;
 use crate::index::{MapEngine, Place, RocksEngine, RocksOptions};
 
 /// Last log index of the snapshots here; no log of these tests gets that far by itself.
-const SNAPSHOT_AT: u64 = 1000;
+pub(super) const SNAPSHOT_AT: u64 = 1000;
 
 pub(super) fn meta() -> SnapshotMeta {
     let membership = Bytes::from_static(b"members");

@@ -1,6 +1,5 @@
 //! The files of a store in figures: what the planner plans with.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -85,10 +84,5 @@ impl Store {
                 live_bytes,
             },
         })
-    }
-
-    /// Collected files that readers still hold.
-    pub fn held_by_readers(&self) -> BTreeSet<SegmentId> {
-        self.retired().held()
     }
 }

@@ -234,3 +234,53 @@ fn a_disk_that_is_nearly_full_gets_room_again() {
     cluster.kill_and_check();
     drop(disks);
 }
+
+/// A member whose disk is full for another reason stays behind, alive, and the others go on without it.
+#[test]
+fn a_follower_without_room_stays_behind_and_catches_up() {
+    let seed = seed::seed("a_follower_without_room_stays_behind_and_catches_up", 34);
+    let mut cluster = cluster(&["--disk-reserve-bytes", "48MiB"]);
+    let disks: Vec<LoopDisk> = (0..3)
+        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), 256))
+        .collect();
+    for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
+        node.dir = disk.path().join("data");
+    }
+    cluster.start_all();
+    block_on(async {
+        cluster.wait_serving().await;
+        write_round(&cluster.nodes[cluster.leader().await].conn(), seed, 1).await;
+        cluster.wait_caught_up().await;
+        let follower = (cluster.leader().await + 1) % 3;
+        let disk = disks[follower].path();
+        let stat = rustix::fs::statvfs(disk).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let ballast = std::fs::File::create(disk.join("ballast")).unwrap();
+        rustix::fs::fallocate(
+            &ballast,
+            rustix::fs::FallocateFlags::empty(),
+            0,
+            free - (16 << 20),
+        )
+        .unwrap();
+        eventually("the follower to see it", SERVING_PATIENCE, || async {
+            match gc_status(&cluster, follower).await.space.unwrap().disk_low {
+                true => Ok(()),
+                false => Err("it has room".to_string()),
+            }
+        })
+        .await;
+        // More than what the follower has left, were it to take it.
+        let leader = cluster.nodes[cluster.leader().await].conn();
+        for round in 2..=3 {
+            write_round(&leader, seed, round).await;
+        }
+        let behind = cluster.nodes[follower].conn().status().await.unwrap();
+        assert!(behind.applied_index < leader.status().await.unwrap().applied_index - KEYS);
+        std::fs::remove_file(disk.join("ballast")).unwrap();
+        cluster.wait_caught_up().await;
+        assert_round(&cluster, seed, 3).await;
+    });
+    cluster.kill_and_check();
+    drop(disks);
+}

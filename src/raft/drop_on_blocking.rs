@@ -1,0 +1,68 @@
+//! Values whose drop waits for the disk.
+
+use std::ops::Deref;
+
+use tokio::runtime::Handle;
+
+/// Drops what it holds on a blocking thread, wherever it is dropped itself: closing RocksDB waits for the disk, and a
+/// worker may carry heartbeats.
+pub struct DropOnBlocking<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> DropOnBlocking<T> {
+    /// Takes `value`.
+    pub fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// Gives the value back, for a blocking thread.
+    pub fn into_inner(mut self) -> T {
+        self.0.take().expect("taken by its consumer only")
+    }
+}
+
+impl<T: Send + 'static> Deref for DropOnBlocking<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("taken by its consumer only")
+    }
+}
+
+impl<T: Send + 'static> Drop for DropOnBlocking<T> {
+    fn drop(&mut self) {
+        let Some(value) = self.0.take() else { return };
+        match Handle::try_current() {
+            Ok(handle) => drop(handle.spawn_blocking(move || drop(value))),
+            Err(_) => drop(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::ThreadId;
+
+    use super::*;
+
+    struct Tells(mpsc::Sender<ThreadId>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().id());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_drop_happens_on_another_thread() {
+        let (tx, rx) = mpsc::channel();
+        drop(DropOnBlocking::new(Tells(tx.clone())));
+        let dropped_by = tokio::task::spawn_blocking(move || rx.recv().unwrap())
+            .await
+            .unwrap();
+        assert_ne!(dropped_by, std::thread::current().id());
+        let (tx, rx) = mpsc::channel();
+        drop(DropOnBlocking::new(Tells(tx)).into_inner());
+        assert_eq!(rx.recv().unwrap(), std::thread::current().id());
+    }
+}
