@@ -25,6 +25,7 @@ mod partition;
 mod planted;
 mod power_cut;
 mod refusals;
+mod snapshots;
 mod stops;
 mod sync_failure;
 mod sync_trace;
