@@ -222,14 +222,14 @@ async fn stall_a_transfer(cluster: &mut Cluster, away: usize, leader: usize) -> 
     held
 }
 
-/// Collected files of a node that readers hold, or that were not looked at since.
+/// Files of a node that a transfer holds, or that were not looked at since.
 async fn held_files(cluster: &Cluster, i: usize) -> BTreeSet<String> {
     let conn = cluster.nodes[i].conn();
     let status = eventually("the state of the collector", SERVING_PATIENCE, || async {
         conn.gc_status().await.map_err(|s| s.to_string())
     })
     .await;
-    let pins = status.pins.into_iter().filter(|pin| pin.reason == "read");
+    let pins = status.pins.into_iter().filter(|pin| pin.reason == "transfer");
     pins.map(|pin| pin.file).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Goal: values of the largest size reach a follower that was away, without a transport error and in bounded memory.
 //! Method: one follower is stopped while 16 MiB values are written; after its start its own copy of each is compared,
-//! and no node has logged a transport error.
+//! and no node has logged a transport error. The same with one value of 64 MiB, by the log and by a snapshot.
 
 use crate::harness::block_on;
 use crate::harness::cluster::Cluster;
@@ -58,6 +58,50 @@ fn a_lagging_follower_gets_values_of_16_mib() {
             }
         }
         assert_eq!(cluster.leader().await, leader, "nobody lost the leader over it");
+    });
+    cluster.kill_and_check();
+}
+
+#[test]
+fn a_value_of_64_mib_comes_by_the_log_and_by_a_snapshot() {
+    const LARGEST: usize = 64 << 20;
+    let seed = seed("a_value_of_64_mib_comes_by_the_log_and_by_a_snapshot", 11);
+    let mut cluster = Cluster::new(3).steady();
+    for node in &mut cluster.nodes {
+        node.extra
+            .extend(["--value-bytes-max", "64MiB"].map(String::from));
+    }
+    cluster.start_all();
+    block_on(async {
+        cluster.wait_serving().await;
+        let leader = cluster.leader().await;
+        let away = (leader + 1) % 3;
+        for by_snapshot in [false, true] {
+            let value = value_of(seed, &[u8::from(by_snapshot)], LARGEST);
+            cluster.nodes[away].kill();
+            cluster.nodes[leader]
+                .conn()
+                .put_surely("largest", value.clone())
+                .await;
+            if by_snapshot {
+                cluster.nodes[leader].conn().purge(0).await.unwrap();
+            }
+            cluster.start_all();
+            cluster.wait_serving().await;
+            cluster.wait_caught_up().await;
+            for i in 0..3 {
+                let got = cluster.nodes[i].conn().get_stale("largest").await.unwrap();
+                assert!(
+                    got.value == value,
+                    "differs on node {i}, by snapshot: {by_snapshot}"
+                );
+                let log = cluster.nodes[i].process().log();
+                assert_eq!(log.contains("installed a snapshot"), by_snapshot && i == away);
+                assert!(!log.contains("message length too large"), "n{}", i + 1);
+                let resident = cluster.nodes[i].process().resident_bytes();
+                println!("n{}: {} MiB resident", i + 1, resident >> 20);
+            }
+        }
     });
     cluster.kill_and_check();
 }

@@ -29,6 +29,7 @@ mod power_cut;
 mod refusals;
 mod replicas;
 mod scans;
+mod snapshots;
 mod space;
 mod stops;
 mod sync_failure;

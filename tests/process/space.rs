@@ -263,6 +263,7 @@ fn a_follower_without_room_stays_behind_and_catches_up() {
             free - (16 << 20),
         )
         .unwrap();
+        drop(ballast);
         eventually("the follower to see it", SERVING_PATIENCE, || async {
             match gc_status(&cluster, follower).await.space.unwrap().disk_low {
                 true => Ok(()),

@@ -123,17 +123,32 @@ impl Process {
 
     /// Resident memory, bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Most resident memory since the start, or since [`Process::forget_peak`]; bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets the peak begin at what is resident now.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")
+            .expect("root may reset a process's peak");
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
         let line = status
             .lines()
-            .find(|l| l.starts_with("VmRSS:"))
-            .expect("/proc states VmRSS");
+            .find(|l| l.starts_with(name))
+            .unwrap_or_else(|| panic!("/proc does not state {name}"));
         let kib: u64 = line
             .split_whitespace()
             .nth(1)
             .and_then(|n| n.parse().ok())
-            .expect("VmRSS is a number");
+            .unwrap_or_else(|| panic!("{name} is not a number: {line}"));
         kib << 10
     }
 
