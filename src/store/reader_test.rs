@@ -342,11 +342,14 @@ fn sorted_values_come_with_few_reads_and_nothing_more() {
     assert!(before > 300, "scattered: {before} reads");
     collect(&node, 2);
     for cold in [false, true] {
-        // Some of the reads are for the rows of the active log segment, which is not collected.
+        // The rows of the active log segment are not collected: other reads, and frames between the records.
         let reads = count(cold);
         assert!(reads < 40, "sorted: {reads} reads");
         let bytes = Counts::get(&counts.read_bytes);
-        assert!(bytes <= record_bytes, "{bytes} bytes read for {record_bytes}");
+        assert!(
+            bytes <= record_bytes + record_bytes / 100,
+            "{bytes} bytes read for {record_bytes}"
+        );
         assert_eq!(Counts::get(&counts.prefetches), if cold { reads } else { 0 });
     }
     assert_eq!(
