@@ -208,7 +208,11 @@ impl Gate {
                     break;
                 }
                 Some(Err(space)) => {
-                    let updates = updates.get_or_insert_with(|| self.now.subscribe());
+                    let Some(updates) = &mut updates else {
+                        // Then look again: what came before is not told.
+                        updates = Some(self.now.subscribe());
+                        continue;
+                    };
                     if tokio::time::timeout_at(until, updates.changed()).await.is_err() {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                         return Err(Shortage(space));
@@ -345,6 +349,7 @@ mod tests {
             low.now(124 * MIB).low,
             "it clears at five quarters of the reserve"
         );
+        assert!(!low.takes_appends() && low.now(50 * MIB).takes_appends());
         let clear = low.now(125 * MIB);
         assert!(!clear.low);
         gate.update(Space {
@@ -352,10 +357,10 @@ mod tests {
             ..space(1000 * MIB, 1000 * MIB)
         });
         waiting.await.unwrap().unwrap();
-        assert_eq!(
-            gate.held_up(),
-            HeldUp::default(),
-            "it was open when the write came"
-        );
+        let waited = HeldUp {
+            slowed: 1,
+            refused: 0,
+        };
+        assert_eq!(gate.held_up(), waited);
     }
 }

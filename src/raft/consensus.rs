@@ -359,16 +359,16 @@ impl Consensus {
     }
 
     /// Log index up to which this member may purge its log without cutting off somebody who needs it: what is applied here;
-    /// on the leader also what every member has; and what the receiver of a transfer will go on from. Nobody keeps it
-    /// from more than `lagging_bytes_max` bytes of log.
+    /// on the leader also what every member has, except one that lacks more than `lagging_bytes_max` bytes of log; and
+    /// not beyond a transfer, whose receiver will go on from there: without, it might never catch up.
     pub fn purgeable(&self, lagging_bytes_max: u64) -> u64 {
         let metrics = self.metrics();
         let me = *self.raft.node_id();
         let others = metrics.members.iter().filter(|member| member.id != me);
         others
             .filter_map(|member| member.matched)
+            .filter(|matched| self.store.log().bytes_since(*matched) <= lagging_bytes_max)
             .chain(self.store.transfers().logs())
-            .filter(|index| self.store.log().bytes_since(*index) <= lagging_bytes_max)
             .fold(metrics.applied, u64::min)
     }
 
