@@ -13,6 +13,9 @@ use crate::format::{self, Block, Header, Table, Trailer};
 
 /// Records are collected up to this many bytes before they are written.
 const PENDING_BYTES: usize = 1 << 20;
+/// What was written is synced each time that it is so much more: one sync of a whole segment would hold up those of the
+/// log for as long as the disk takes for it.
+const SYNC_BYTES: u64 = 2 << 20;
 
 /// A segment being written, under a temporary name.
 ///
@@ -25,6 +28,8 @@ pub struct SegmentWriter {
     file: Arc<dyn File>,
     /// Bytes of the file written so far.
     written: u64,
+    /// Bytes of it that were synced.
+    synced: u64,
     /// Records that follow them. Shared with the caller's buffers: not copied.
     pending: Vec<Bytes>,
     pending_bytes: usize,
@@ -49,6 +54,7 @@ impl SegmentWriter {
             header,
             file,
             written: 0,
+            synced: 0,
             pending_bytes: head.len(),
             pending: vec![head],
             records: 0,
@@ -100,6 +106,9 @@ impl SegmentWriter {
         self.pending_bytes += bytes.len();
         if self.pending_bytes >= PENDING_BYTES {
             self.write_pending()?;
+            if self.written - self.synced >= SYNC_BYTES {
+                self.sync()?;
+            }
         }
         Ok(ValueRef {
             segment: self.header.id,
@@ -120,7 +129,7 @@ impl SegmentWriter {
 
     /// Completes the segment and makes it durable under its name; returns its length in bytes.
     ///
-    /// Blocking: two syncs. Panics if no record was appended: a segment states a key range.
+    /// Blocking: two syncs, the first of 2 MiB or a record at most. Panics if no record was appended: a segment states a key range.
     pub fn finish(mut self) -> Result<u64, Error> {
         assert!(self.records > 0, "{} has no records", self.header.id);
         let table = format::encode_table(&self.table);
@@ -142,7 +151,7 @@ impl SegmentWriter {
         }
         self.write_pending()?;
         let temporary = temporary_path(&self.dir, self.header);
-        self.file.sync_data().map_err(Error::io("sync", &temporary))?;
+        self.sync()?;
         // Crash before the rename: the temporary file goes at the next opening. Crash before the directory sync: the
         // name may be missing, and nothing refers to the segment yet. (I6)
         let path = self
@@ -155,6 +164,13 @@ impl SegmentWriter {
             .sync_dir(&self.dir)
             .map_err(Error::io("sync", &self.dir))?;
         Ok(self.written)
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        let synced = self.file.sync_data();
+        synced.map_err(Error::io("sync", &temporary_path(&self.dir, self.header)))?;
+        self.synced = self.written;
+        Ok(())
     }
 
     fn write_pending(&mut self) -> Result<(), Error> {

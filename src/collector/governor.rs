@@ -20,7 +20,7 @@ const GROUPS_MIN: u64 = 5;
 /// A job is never slower than this, in bytes per second.
 const RATE_MIN: f64 = (4 << 20) as f64;
 /// Rate at the start, in bytes per second.
-const RATE_START: f64 = (64 << 20) as f64;
+const RATE_START: f64 = (16 << 20) as f64;
 
 /// Number of groups, and the time that they took in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

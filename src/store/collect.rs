@@ -60,7 +60,9 @@ impl Store {
         mut heads: Vec<Head>,
         max_node_id: &dyn Fn(&Bytes) -> u64,
     ) -> Result<Vec<Vec<Outcome>>, IndexError> {
+        self.applies.fetch_add(1, Ordering::Relaxed);
         let _commits = self.commits();
+        self.applies.fetch_sub(1, Ordering::Relaxed);
         let index = self.index();
         let mut outcomes = Vec::with_capacity(heads.len());
         while let Some(first) = heads.first() {
@@ -166,6 +168,10 @@ impl Store {
     fn relocate(&self, number: u64, moves: &[Move]) -> Result<Option<u64>, StoreError> {
         let mut overtaken = 0;
         for moves in moves.chunks(self.options.relocate_keys) {
+            // The mutex is not fair: without this, a job would get it again and again before an apply that waits.
+            while self.applies.load(Ordering::Relaxed) > 0 {
+                std::thread::yield_now();
+            }
             let _commits = self.commits();
             let view = self.view();
             if view.number != number {

@@ -36,7 +36,7 @@ mod steps_test;
 mod store_test;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -79,7 +79,7 @@ pub struct StoreOptions {
     /// 64 KiB and up.
     pub value_segment_bytes: u64,
     /// Keys that a job relocates at a time, between applies: bounds how long an apply waits for a job. A staging, which
-    /// nobody waits for, commits eight times as many at a time. Default 512; 1 and up.
+    /// nobody waits for, commits 64 times as many at a time. Default 64; 1 and up.
     pub relocate_keys: usize,
     /// Settings of the log.
     pub log: nezha_vlog::Options,
@@ -90,7 +90,7 @@ impl Default for StoreOptions {
         StoreOptions {
             inline_value_max: 128,
             value_segment_bytes: 64 << 20,
-            relocate_keys: 512,
+            relocate_keys: 64,
             log: nezha_vlog::Options::default(),
         }
     }
@@ -107,6 +107,8 @@ pub struct Store {
     damages: Damages,
     /// Taken by whoever changes the index, or which index is live: apply, relocation, install. (I6)
     commits: Mutex<()>,
+    /// Applies that wait for it: a relocation lets them go first.
+    applies: AtomicUsize,
     /// Indices at which apply halts for a view.
     halts: Halts,
     /// Replaced views that somebody may still read from, oldest first, and what goes with them.
@@ -170,6 +172,7 @@ impl Store {
             view: ArcSwap::from_pointee(view),
             damages,
             commits: Mutex::default(),
+            applies: AtomicUsize::new(0),
             halts: Halts::default(),
             retired: Mutex::default(),
             to_write: AtomicU64::new(0),
