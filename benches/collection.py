@@ -261,7 +261,8 @@ def send_snapshot(run, members, size, collected):
     leader = members.leader()
     away = (leader + 1) % NODES
     members.signal(away, signal.SIGKILL)
-    run.load(members, "put", size, 32, seconds=2, warmup=0, extra=["--unique", "--key-prefix", "more/"])
+    more = ["put", "--json", "--size", size, "--clients", 32, "--seconds", 2, "--unique", "--key-prefix", "more/"]
+    run.bench.json(more, [members.endpoint(node) for node in range(NODES) if node != away], 120)
     before = members.written()[leader]
     idle = clusters.proc_value(members.pids()[leader], "status", "VmRSS:") / KIB
     began = time.monotonic()

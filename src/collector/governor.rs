@@ -14,7 +14,7 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const WORK_TICKS: u32 = 17;
 const REST_TICKS: u32 = 3;
 /// How much longer a group may take while a job works, per 1000.
-const SLOWDOWN_PER_MILLE: u64 = 150;
+const SLOWDOWN_PER_MILLE: u64 = 100;
 /// Groups below which nobody is there to be disturbed.
 const GROUPS_MIN: u64 = 5;
 /// A job is never slower than this, in bytes per second.

@@ -167,14 +167,15 @@ impl Collector {
     }
 }
 
-/// The rate at which a job keeps up with writes of `written` bytes per second: none in an empty store, twice as much where
-/// gc would get priority, so that it seldom comes to that.
+/// The rate at which a job keeps up with writes of `written` bytes per second: hardly any while there is much room, twice
+/// as much where gc would get priority, so that it seldom comes to that. A byte that waits longer to be collected is more
+/// likely to be garbage by then.
 fn needed_rate(written: u64, pressure: Option<Pressure>) -> u64 {
     let Some(pressure) = pressure else { return 0 };
     let garbage = pressure.file_bytes.saturating_sub(pressure.live_bytes);
     let allowed = (pressure.urgent_bytes - pressure.live_bytes).max(1);
     let share = (garbage as f64 / allowed as f64).min(1.0);
-    (written as f64 * 2.0 * share) as u64
+    (written as f64 * 2.0 * share * share) as u64
 }
 
 #[cfg(test)]
@@ -193,7 +194,7 @@ mod tests {
             needed_rate(1000, Some(pressure(&[], usage, &Limits::default())))
         };
         assert_eq!(needed(10 << 30), 0);
-        assert_eq!(needed((10 << 30) + (13 << 30) / 4), 1000);
+        assert_eq!(needed((10 << 30) + (13 << 30) / 4), 500);
         assert_eq!(needed(100 << 30), 2000);
         assert_eq!(needed_rate(1000, None), 0);
     }
