@@ -79,7 +79,7 @@ pub struct StoreOptions {
     /// 64 KiB and up.
     pub value_segment_bytes: u64,
     /// Keys that a job relocates at a time, between applies: bounds how long an apply waits for a job. A staging, which
-    /// nobody waits for, commits 64 times as many at a time. Default 64; 1 and up.
+    /// nobody waits for, commits eight times as many at a time. Default 64; 1 and up.
     pub relocate_keys: usize,
     /// Settings of the log.
     pub log: nezha_vlog::Options,

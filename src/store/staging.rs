@@ -18,7 +18,7 @@ use crate::index::{AppliedState, Engine, Index, IndexEntry, Place, WriteSet, acc
 /// Level of the segments of a snapshot: one run over the whole key space.
 const LEVEL: u8 = 2;
 /// After so many times the keys of a relocation, or so many bytes, a batch goes to the index.
-const BATCH_RELOCATIONS: usize = 64;
+const BATCH_RELOCATIONS: usize = 8;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// What a snapshot says besides its keys.
