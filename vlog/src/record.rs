@@ -49,7 +49,7 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, Error> {
     })
 }
 
-/// Verifies that `bytes` are the whole and intact record of a put of `key` at `revision`.
+/// Verifies that `bytes` are the whole and intact record of `key` at `revision`: a put, or a delete, whose value is empty.
 pub fn verify_record(bytes: &[u8], key: &[u8], revision: u64) -> Result<(), Fault> {
     let head = RecordHead::decode(bytes)?;
     if head.record_len() != bytes.len() as u64 {
@@ -60,12 +60,6 @@ pub fn verify_record(bytes: &[u8], key: &[u8], revision: u64) -> Result<(), Faul
         });
     }
     head.check(bytes)?;
-    if head.is_delete {
-        return Err(Fault::Field {
-            field: "record kind",
-            value: 1,
-        });
-    }
     if head.revision != revision {
         return Err(Fault::Mismatch {
             field: "revision",
