@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");
     let files = [
         "nezha/v1/kv.proto",
+        "nezha/v1/pipeline.proto",
         "nezha/v1/cluster.proto",
         "nezha/v1/maintenance.proto",
         "nezha/peer/v1/peer.proto",

@@ -23,7 +23,7 @@ run scripts/build-planted.sh
 header "unit and crash tests of every crate"
 # Always the whole workspace: another selection would unify other features and compile the dependencies again.
 run cargo test --release --workspace --locked --lib --bins \
-    --test client --test scan --test cluster --test data --test exits --test gc --test check
+    --test client --test pipeline --test scan --test cluster --test data --test exits --test gc --test check
 run cargo test --release --workspace --locked --doc
 
 header "planted bugs of the log, caught by its own crash tests"

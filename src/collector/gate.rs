@@ -187,6 +187,12 @@ impl Gate {
         self.since.load(Ordering::Relaxed)
     }
 
+    /// Whether a write of `bytes` would be admitted now without waiting.
+    pub fn is_open(&self, bytes: u64) -> bool {
+        let admitted = self.since.load(Ordering::Relaxed);
+        self.space().verdict(admitted + bytes) == Verdict::Open
+    }
+
     /// Admits a write of `bytes`; waits while space is short, until `until`.
     ///
     /// Errors: space stayed short; nothing was proposed.

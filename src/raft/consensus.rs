@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use nezha_vlog::{Draft, Writer};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, ServerState};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::errors::{AdminError, ReadError, StartError, WriteError, admin_error, leader_of};
 use super::log_reader::Damage;
@@ -17,10 +18,11 @@ use super::log_writer::{GroupTimes, LogWriter};
 use super::network::Network;
 use super::peer_service::{PeerServer, Raft};
 use super::read_index::{ReadIndex, ReadPoint};
+use super::responder::OnDone;
 use super::settings::Settings;
 use super::state_machine::StateMachine;
 use super::transfer::{Patience, Sending};
-use super::types::{Node, NodeId, Proposal};
+use super::types::{Node, NodeId, Proposal, TypeConfig};
 use crate::index::Outcome;
 use crate::store::Store;
 
@@ -165,28 +167,31 @@ impl Consensus {
             })
     }
 
-    /// Proposes a write and waits until it is applied here.
+    /// Proposes a write. `done` is called once, when it is applied here or will not be, on one of Raft's tasks: it must
+    /// neither block nor wait.
     ///
-    /// The caller bounds the bytes that are proposed at a time.
+    /// Returns once Raft has taken the proposal into its queue; proposals of one caller keep their order. The caller
+    /// bounds the bytes that are proposed at a time.
+    pub async fn propose(
+        &self,
+        draft: Draft,
+        done: impl FnOnce(Result<Written, WriteError>) + Send + 'static,
+    ) {
+        let responder = OnDone::new(move |result| done(written(result)));
+        // When Raft has stopped it drops the responder, which tells.
+        drop(
+            self.raft
+                .client_write_ff(Proposal::Draft(draft), Some(responder))
+                .await,
+        );
+    }
+
+    /// Proposes a write and waits until it is applied here; see [`Consensus::propose`].
     pub async fn write(&self, draft: Draft) -> Result<Written, WriteError> {
-        match self.raft.client_write(Proposal::Draft(draft)).await {
-            Ok(done) => {
-                let outcome = done.data.into_iter().next().ok_or_else(|| WriteError::Unknown {
-                    reason: "the state machine answered nothing".into(),
-                })?;
-                Ok(Written {
-                    revision: done.log_id.index,
-                    term: done.log_id.leader_id.term,
-                    outcome,
-                })
-            }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(WriteError::NotLeader {
-                leader: leader_of(&to),
-            }),
-            Err(error) => Err(WriteError::Unknown {
-                reason: error.to_string(),
-            }),
-        }
+        let (tx, rx) = oneshot::channel();
+        // The caller may have given up.
+        self.propose(draft, move |result| drop(tx.send(result))).await;
+        rx.await.unwrap_or_else(|_| Err(raft_stopped()))
     }
 
     /// Waits until this member is proven to lead and has applied everything committed before the call.
@@ -435,5 +440,34 @@ impl Consensus {
         if let Err(error) = closing.await {
             tracing::error!(%error, "closing the log failed");
         }
+    }
+}
+
+fn raft_stopped() -> WriteError {
+    WriteError::Unknown {
+        reason: "Raft stopped".into(),
+    }
+}
+
+/// What Raft says about a proposal, in the words of this room.
+fn written(result: Option<ClientWriteResult<TypeConfig>>) -> Result<Written, WriteError> {
+    match result {
+        Some(Ok(done)) => {
+            let outcome = done.data.into_iter().next().ok_or_else(|| WriteError::Unknown {
+                reason: "the state machine answered nothing".into(),
+            })?;
+            Ok(Written {
+                revision: done.log_id.index,
+                term: done.log_id.leader_id.term,
+                outcome,
+            })
+        }
+        Some(Err(ClientWriteError::ForwardToLeader(to))) => Err(WriteError::NotLeader {
+            leader: leader_of(&to),
+        }),
+        Some(Err(error)) => Err(WriteError::Unknown {
+            reason: error.to_string(),
+        }),
+        None => Err(raft_stopped()),
     }
 }

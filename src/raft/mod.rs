@@ -1,7 +1,7 @@
 //! The Raft room: the only one that knows openraft. One file per trait that openraft asks for, and a front,
 //! [`Consensus`], for the server.
 //!
-//! A write travels [`Consensus::write`] -> openraft -> `log_store` (append: revision and checksum are filled in, the
+//! A write travels [`Consensus::propose`] -> openraft -> `log_store` (append: revision and checksum are filled in, the
 //! entry becomes readable, the log-writer thread gets it) -> `network` (in parallel) -> `log_reader` (keys and places,
 //! once durable here) -> `state_machine` -> back to the caller.
 
@@ -19,6 +19,7 @@ mod peer_service;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod read_index;
+mod responder;
 mod settings;
 mod snapshot;
 mod state_machine;

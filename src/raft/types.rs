@@ -3,7 +3,12 @@
 use std::fmt;
 
 use nezha_vlog::{Command, Draft, OpHead};
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::impls::{BoxedErrorSource, InlineBatch, TokioRuntime};
+use openraft::vote::RaftLeaderId;
+use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 
+use super::responder::OnDone;
 use crate::index::Outcome;
 
 /// Identifies a member for ever: an id is never reused, not even after the member was removed.
@@ -51,14 +56,32 @@ impl fmt::Display for Proposal {
     }
 }
 
-openraft::declare_raft_types!(
-    /// Nezha's instance of openraft.
-    pub TypeConfig:
-        D = Proposal,
-        R = Vec<Outcome>,
-        NodeId = NodeId,
-        Node = Node,
-);
+/// Nezha's instance of openraft: its defaults, but for what is proposed, what members are, and who is told.
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct TypeConfig {}
+
+// By hand: openraft's macro takes no responder.
+impl RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = Vec<Outcome>;
+    type NodeId = NodeId;
+    type Node = Node;
+    type Term = u64;
+    type LeaderId = LeaderId<Self::Term, Self::NodeId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Self::D, Self::NodeId, Self::Node>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = TokioRuntime;
+    type Responder<T>
+        = OnDone<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = BoxedErrorSource;
+}
 
 /// Raft log id: leader (term, node) and index.
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;

@@ -7,12 +7,13 @@
 //! same way. Large answers are handed to the connection piece by piece, and give their bytes back when the last piece
 //! has left. (I12)
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use nezha_api::errors;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -92,6 +93,12 @@ impl Budget {
         taken.await.ok()?.ok().map(Permit)
     }
 
+    /// Takes `bytes`, at most the whole budget; waits in order of arrival for as long as it takes.
+    pub async fn take_in_turn(&self, bytes: u64) -> Option<Permit> {
+        let taken = self.free.clone().acquire_many_owned(self.clamp(bytes));
+        taken.await.ok().map(Permit)
+    }
+
     /// Waits until nothing is taken. True if that happened within `limit`.
     pub async fn drained(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.free.acquire_many(self.total))
@@ -109,22 +116,23 @@ impl Budget {
     }
 }
 
-/// Carries a message's permit from its body to whoever reads it: a request's handler finds it in the extensions.
+/// Carries the permits of messages from their body to whoever reads it: a request's handler finds it in the extensions.
 #[derive(Debug, Clone, Default)]
 pub struct PermitSlot(Arc<Mutex<Slot>>);
 
 #[derive(Debug, Default)]
 struct Slot {
-    permit: Option<Permit>,
+    /// One per message that was counted, in order.
+    permits: VecDeque<Permit>,
     taken: bool,
 }
 
 impl PermitSlot {
-    /// Takes the permit; the caller holds it for as long as the request's bytes may be in memory.
+    /// Takes the permit of the next message; the caller holds it for as long as the message's bytes may be in memory.
     pub fn take(&self) -> Option<Permit> {
         let mut slot = self.lock();
         slot.taken = true;
-        slot.permit.take()
+        slot.permits.pop_front()
     }
 
     /// Whether a handler has asked for the permit, and so has got the request.
@@ -133,7 +141,7 @@ impl PermitSlot {
     }
 
     fn fill(&self, permit: Permit) {
-        self.lock().permit = Some(permit);
+        self.lock().permits.push_back(permit);
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot> {
@@ -157,7 +165,7 @@ fn arrival_wait(bytes: u64) -> Duration {
     ARRIVAL_WAIT + Duration::from_millis(bytes.saturating_mul(1000) / ARRIVAL_BYTES_PER_SECOND)
 }
 
-type Acquire = Pin<Box<dyn Future<Output = Result<Permit, Status>> + Send>>;
+type Acquire = Pin<Box<dyn Future<Output = Result<Option<Permit>, Status>> + Send>>;
 
 enum State {
     /// The length is not known yet.
@@ -168,28 +176,40 @@ enum State {
     Open(u64),
 }
 
-/// What a body with one message may hold and where its bytes are counted.
+/// How many messages a body has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Messages {
+    /// One: bytes behind it are refused, and it is refused when there is no room for it in time.
+    One,
+    /// Any number: each waits for room as long as it takes, and between them the sender may be silent.
+    Many,
+}
+
+/// What the messages of a body may hold and where their bytes are counted.
 #[derive(Debug, Clone)]
 pub struct MessageLimit {
+    /// How many messages there are.
+    pub messages: Messages,
     /// Longest message in bytes.
     pub message_bytes_max: u64,
     /// Answers a longer one; given its length.
     pub too_large: fn(actual: u64, limit: u64) -> Status,
     /// Whether a sender that takes too long is given up here. Where not, the reader's own deadline ends that.
     pub must_arrive: bool,
-    /// Messages up to this many bytes are not counted: limits of calls and streams bound them.
+    /// A message up to this many bytes is not counted, if it is the only one: limits of calls and streams bound those.
     pub uncounted_bytes_max: u64,
     /// Counts the bytes of longer ones.
     pub budget: Budget,
 }
 
-/// The body of a unary request, or of the answer to a call that was passed on: admitted by the stated length of its
-/// message before it is read.
+/// The body of a request, or of the answer to a call that was passed on: each message is admitted by its stated length
+/// before it is read.
 pub struct AdmittedBody {
     inner: Body,
     limit: MessageLimit,
     slot: PermitSlot,
-    held: BytesMut,
+    /// What came and was not handed on yet.
+    held: Bytes,
     state: State,
     until: Instant,
     /// When the sender is given up. The timer for it runs once the sender was waited for.
@@ -198,13 +218,13 @@ pub struct AdmittedBody {
 }
 
 impl AdmittedBody {
-    /// Wraps `inner`; the permit will be found in `slot`. The caller stops waiting at `until`.
+    /// Wraps `inner`; the permits will be found in `slot`. The caller stops waiting at `until`.
     pub fn new(inner: Body, limit: MessageLimit, slot: PermitSlot, until: Instant) -> Self {
         Self {
             inner,
             limit,
             slot,
-            held: BytesMut::new(),
+            held: Bytes::new(),
             state: State::Prefix,
             until,
             due: until,
@@ -237,6 +257,9 @@ impl AdmittedBody {
         if polled.is_ready() || !self.limit.must_arrive {
             return polled;
         }
+        if self.limit.messages == Messages::Many && matches!(self.state, State::Prefix) {
+            return Poll::Pending;
+        }
         let due = self.due;
         let timer = self
             .timer
@@ -254,7 +277,8 @@ impl AdmittedBody {
         if bytes > self.limit.message_bytes_max {
             return Err((self.limit.too_large)(bytes, self.limit.message_bytes_max));
         }
-        if bytes <= self.limit.uncounted_bytes_max {
+        // Of many messages each has a permit: whoever reads them takes one for each.
+        if self.limit.messages == Messages::One && bytes <= self.limit.uncounted_bytes_max {
             self.open(None);
             return Ok(());
         }
@@ -263,26 +287,42 @@ impl AdmittedBody {
             Some(permit) => self.open(Some(permit)),
             None => {
                 let until = self.until;
-                self.state = State::Waiting(Box::pin(async move { budget.take(bytes, until).await }));
+                let messages = self.limit.messages;
+                self.state = State::Waiting(Box::pin(async move {
+                    match messages {
+                        Messages::One => budget.take(bytes, until).await.map(Some),
+                        Messages::Many => Ok(budget.take_in_turn(bytes).await),
+                    }
+                }));
             }
         }
         Ok(())
     }
 
-    fn deliver(&mut self, data: Bytes) -> Result<Frame<Bytes>, Status> {
-        let State::Open(left) = &mut self.state else {
-            return Ok(Frame::data(data));
-        };
-        match left.checked_sub(data.len() as u64) {
-            Some(rest) => {
-                *left = rest;
-                Ok(Frame::data(data))
-            }
-            None => Err(errors::invalid_request(
+    /// Hands on what is held of the message that is open, whose `left` bytes may still come.
+    fn deliver(&mut self, left: u64) -> Result<Frame<Bytes>, Status> {
+        let held = self.held.len() as u64;
+        if held > left && self.limit.messages == Messages::One {
+            return Err(errors::invalid_request(
                 "message",
                 "more bytes than the message's length states",
-            )),
+            ));
         }
+        let bytes = held.min(left);
+        let data = self.held.split_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.state = match self.limit.messages {
+            Messages::Many if bytes == left => State::Prefix,
+            _ => State::Open(left - bytes),
+        };
+        Ok(Frame::data(data))
+    }
+
+    /// Takes in the sender's next frame.
+    fn hold(&mut self, data: Bytes) {
+        self.held = match self.held.is_empty() {
+            true => data,
+            false => [&self.held[..], &data[..]].concat().into(),
+        };
     }
 }
 
@@ -295,36 +335,25 @@ impl HttpBody for AdmittedBody {
         loop {
             match &mut this.state {
                 State::Waiting(acquire) => match ready!(acquire.as_mut().poll(cx)) {
-                    Ok(permit) => this.open(Some(permit)),
+                    Ok(permit) => this.open(permit),
                     Err(status) => return Poll::Ready(Some(Err(status))),
                 },
-                State::Open(_) if !this.held.is_empty() => {
-                    let held = this.held.split().freeze();
-                    return Poll::Ready(Some(this.deliver(held)));
+                State::Open(left) if !this.held.is_empty() => {
+                    let left = *left;
+                    return Poll::Ready(Some(this.deliver(left)));
                 }
-                State::Open(_) => {
-                    return match ready!(this.poll_sender(cx)) {
-                        Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
-                            Ok(data) => this.deliver(data),
-                            Err(other) => Ok(other),
-                        })),
-                        other => Poll::Ready(other),
-                    };
-                }
-                State::Prefix => match ready!(this.poll_sender(cx)) {
-                    Some(Ok(frame)) => {
-                        let data = match frame.into_data() {
-                            Ok(data) => data,
-                            // Trailers before five bytes of body: the decoder has the right words for that.
-                            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                        };
-                        this.held.extend_from_slice(&data);
-                        if let Some(bytes) = this.message_bytes()
-                            && let Err(status) = this.admit(bytes)
-                        {
-                            return Poll::Ready(Some(Err(status)));
-                        }
+                State::Prefix if this.held.len() >= PREFIX_BYTES => {
+                    let bytes = this.message_bytes().unwrap_or(0);
+                    if let Err(status) = this.admit(bytes) {
+                        return Poll::Ready(Some(Err(status)));
                     }
+                }
+                State::Prefix | State::Open(_) => match ready!(this.poll_sender(cx)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => this.hold(data),
+                        // Trailers before five bytes of body: the decoder has the right words for that.
+                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    },
                     other => return Poll::Ready(other),
                 },
             }

@@ -64,6 +64,7 @@ fn budget(total: u64) -> Budget {
 
 fn limit(budget: &Budget, message_bytes_max: u64) -> MessageLimit {
     MessageLimit {
+        messages: Messages::One,
         message_bytes_max,
         too_large: |actual, limit| errors::value_too_large(actual as usize, limit as usize),
         must_arrive: true,
@@ -309,4 +310,56 @@ async fn drained_means_that_nothing_is_taken() {
     let whole = budget.try_take(1 << 40).unwrap();
     assert_eq!(budget.taken(), 4000);
     drop(whole);
+}
+
+fn many(budget: &Budget) -> MessageLimit {
+    MessageLimit {
+        messages: Messages::Many,
+        ..limit(budget, 1000)
+    }
+}
+
+#[tokio::test]
+async fn messages_of_a_stream_pass_unchanged_and_are_counted_one_by_one() {
+    let lengths = [300, 0, 1, 999, 1000, 5];
+    let sent: Vec<u8> = lengths.iter().flat_map(|bytes| message(*bytes)).collect();
+    for frame_bytes in [1, 3, 5, 7, 306, 1000, 10_000] {
+        let (budget, slot) = (budget(100_000), PermitSlot::default());
+        let mut admitted = AdmittedBody::new(body(&sent, frame_bytes), many(&budget), slot.clone(), later());
+        assert_eq!(all(&mut admitted).await.unwrap(), sent, "frames of {frame_bytes}");
+        for bytes in lengths {
+            let before = budget.taken();
+            drop(slot.take().unwrap());
+            assert_eq!(before - budget.taken(), bytes as u64 + MESSAGE_OVERHEAD_BYTES);
+        }
+        assert_eq!((budget.taken(), slot.take().is_none()), (0, true));
+    }
+}
+
+/// Nothing of the second message is read before there is room, however long that takes; then it goes on.
+#[tokio::test]
+async fn a_message_of_a_stream_waits_for_room_as_long_as_it_takes() {
+    let budget = Budget::new("requests", "n1", 2000, Duration::ZERO);
+    let slot = PermitSlot::default();
+    let sent = [message(500), message(600)].concat();
+    let mut admitted = AdmittedBody::new(body(&sent, 10_000), many(&budget), slot.clone(), later());
+    assert_eq!(next(&mut admitted).await.unwrap().unwrap(), message(500));
+    let reading = tokio::spawn(async move { next(&mut admitted).await.unwrap().unwrap() });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!reading.is_finished());
+    drop(slot.take());
+    assert_eq!(reading.await.unwrap(), message(600));
+}
+
+/// Between messages a sender may be silent; within one it may not.
+#[tokio::test]
+async fn a_stream_may_be_silent_between_messages_only() {
+    for (sent, given_up) in [(message(300), false), (message(300)[..200].to_vec(), true)] {
+        let (budget, until) = (budget(10_000), Instant::now() + Duration::from_millis(20));
+        let silent = silent_after(&sent);
+        let mut admitted = AdmittedBody::new(silent, many(&budget), PermitSlot::default(), until);
+        let read = tokio::time::timeout(Duration::from_millis(200), all(&mut admitted)).await;
+        let reason = read.ok().map(|read| reason(&read.unwrap_err()));
+        assert_eq!(reason, given_up.then_some(Some(Reason::TimedOut)));
+    }
 }

@@ -61,6 +61,28 @@ impl Call {
         }
     }
 
+    /// Reads the circumstances of a stream of operations. Its permits are those of its messages.
+    pub fn of_stream<T>(request: &Request<T>) -> Self {
+        Self::from_metadata(request.metadata(), Instant::now())
+    }
+
+    /// The circumstances of an operation that came just now on the stream of this call. `timeout`: how long its caller
+    /// waits; zero if it did not say.
+    pub fn operation(&self, timeout: Duration, permit: Option<Permit>) -> Call {
+        let stated = !timeout.is_zero();
+        let arrived = Instant::now();
+        Call {
+            forwarded: self.forwarded,
+            no_forward: self.no_forward,
+            deadline: match stated {
+                true => a_little_early(timeout, arrived),
+                false => arrived + DEADLINE_DEFAULT,
+            },
+            deadline_stated: stated,
+            permit,
+        }
+    }
+
     /// Whether the call may be passed on to the leader: one hop only.
     pub fn may_forward(&self) -> bool {
         !self.forwarded && !self.no_forward
@@ -74,9 +96,14 @@ pub fn deadline(timeout: Option<&str>, arrived: Instant) -> Instant {
 }
 
 fn stated_deadline(text: &str, arrived: Instant) -> Option<Instant> {
-    let timeout = parse_timeout(text)?.min(DEADLINE_MAX);
+    Some(a_little_early(parse_timeout(text)?, arrived))
+}
+
+/// When an answer must be on its way to a caller that waits for `timeout`.
+fn a_little_early(timeout: Duration, arrived: Instant) -> Instant {
+    let timeout = timeout.min(DEADLINE_MAX);
     let early = (timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(50));
-    Some(arrived + timeout.saturating_sub(early))
+    arrived + timeout.saturating_sub(early)
 }
 
 /// Parses gRPC's time-out: up to eight digits and a unit.

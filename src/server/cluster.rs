@@ -207,7 +207,7 @@ impl ClusterService for Cluster {
         if let Some(answer) = self.by_leader(&call, Effect::Read, &message, send).await? {
             return Ok(answer);
         }
-        self.context.read_point(false, &call).await?;
+        self.context.read_point(false, call.deadline).await?;
         Ok(self.local_list())
     }
 
@@ -227,7 +227,7 @@ impl ClusterService for Cluster {
             ));
         };
         // The id must be above all that were ever used: the barrier makes sure that this node has applied them all.
-        self.context.read_point(false, &call).await?;
+        self.context.read_point(false, call.deadline).await?;
         let metrics = self.context.consensus.metrics();
         check_new(&metrics.members, &message)?;
         let highest = metrics.members.iter().map(|m| m.id).max().unwrap_or(0);

@@ -14,6 +14,7 @@ use super::admission::Budget;
 use super::call::Call;
 use super::forward::Forwarder;
 use super::hash::HASHES_MAX;
+use super::pipeline::PIPELINES_MAX;
 use crate::collector::Collector;
 use crate::config::Config;
 use crate::raft::{Consensus, Metrics, Node, NodeId};
@@ -63,6 +64,8 @@ pub struct Context {
     pub answers: Budget,
     /// Slots of open scans.
     pub scans: Arc<Semaphore>,
+    /// Slots of open pipelines.
+    pub pipelines: Arc<Semaphore>,
     /// Slots of state hashes.
     pub hashes: Arc<Semaphore>,
     /// Slots of threads that read value files.
@@ -135,6 +138,7 @@ impl Context {
             requests: budget("requests", config.proposal_bytes_max),
             answers: budget("answers", config.read_bytes_max),
             scans: Arc::new(Semaphore::new(config.scans_max)),
+            pipelines: Arc::new(Semaphore::new(PIPELINES_MAX)),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             forwarder: Forwarder::default(),
@@ -184,6 +188,11 @@ impl Context {
             true => errors::no_space(&self.name, disk.free_bytes, disk.reserve_bytes),
             false => errors::space_bound(&self.name, &short.to_string(), SPACE_RETRY_AFTER),
         })
+    }
+
+    /// Whether a write of `bytes` needs not wait for space now.
+    pub fn has_space(&self, bytes: u64) -> bool {
+        self.collector.gate().is_open(bytes)
     }
 
     /// Errors: STOPPING; NOT_READY until this node has caught up with what it knew before its start.

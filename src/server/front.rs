@@ -9,6 +9,7 @@ use nezha_api::errors;
 use nezha_api::v1::cluster_service_server::ClusterServiceServer;
 use nezha_api::v1::kv_service_server::KvServiceServer;
 use nezha_api::v1::maintenance_service_server::MaintenanceServiceServer;
+use nezha_api::v1::pipeline_service_server::PipelineServiceServer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -16,12 +17,13 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::{Code, Status};
 
-use super::admission::{AdmittedBody, AnswerPermit, MessageLimit, PermitSlot, PiecedBody};
+use super::admission::{AdmittedBody, AnswerPermit, MessageLimit, Messages, PermitSlot, PiecedBody};
 use super::call::{Arrival, TIMEOUT, deadline};
 use super::cluster::Cluster;
 use super::context::Context;
 use super::kv::Kv;
 use super::maintenance::Maintenance;
+use super::pipeline::{self, Pipelines};
 use crate::config::KEY_BYTES_MAX;
 
 /// A message may be this much longer than its value: key, precondition, field headers. Values a little above their
@@ -32,6 +34,8 @@ pub const ENVELOPE_BYTES: u64 = 512 << 10;
 const CALLS_MAX: usize = 4096;
 /// What a client is asked to wait when there are more.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// A stream of messages has no deadline of its own; each message has.
+const STREAM_LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Longest message of a call that carries no value: three bounds of the longest key, and room.
 const SMALL_MESSAGE_BYTES_MAX: u64 = 8 * KEY_BYTES_MAX;
 
@@ -46,9 +50,11 @@ pub struct Front {
 #[derive(Clone)]
 struct Services {
     kv: KvServiceServer<Kv>,
+    pipeline: PipelineServiceServer<Pipelines>,
     cluster: ClusterServiceServer<Cluster>,
     maintenance: MaintenanceServiceServer<Maintenance>,
     value_request: MessageLimit,
+    piped_request: MessageLimit,
     small_request: MessageLimit,
 }
 
@@ -67,18 +73,32 @@ impl Front {
         let message_bytes_max = context.limits.value_bytes_max + ENVELOPE_BYTES;
         let kv = KvServiceServer::new(Kv::new(context.clone()))
             .max_decoding_message_size(usize::try_from(message_bytes_max).unwrap_or(usize::MAX));
+        let piped_bytes_max = pipeline::VALUE_BYTES_MAX + ENVELOPE_BYTES;
+        let pipeline = PipelineServiceServer::new(Pipelines::new(context.clone()))
+            .max_decoding_message_size(usize::try_from(piped_bytes_max).unwrap_or(usize::MAX));
         let services = Services {
             kv,
+            pipeline,
             cluster: ClusterServiceServer::new(Cluster::new(context.clone())),
             maintenance: MaintenanceServiceServer::new(Maintenance::new(context.clone())),
             value_request: MessageLimit {
+                messages: Messages::One,
                 message_bytes_max,
                 too_large: value_request_too_large,
                 must_arrive: true,
                 uncounted_bytes_max: 0,
                 budget: context.requests.clone(),
             },
+            piped_request: MessageLimit {
+                messages: Messages::Many,
+                message_bytes_max: piped_bytes_max,
+                too_large: piped_request_too_large,
+                must_arrive: true,
+                uncounted_bytes_max: 0,
+                budget: context.requests.clone(),
+            },
             small_request: MessageLimit {
+                messages: Messages::One,
                 message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
                 too_large: small_request_too_large,
                 must_arrive: true,
@@ -94,6 +114,13 @@ impl Front {
 fn value_request_too_large(actual: u64, limit: u64) -> Status {
     let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
     errors::value_too_large(size(actual), size(limit.saturating_sub(ENVELOPE_BYTES)))
+}
+
+fn piped_request_too_large(actual: u64, limit: u64) -> Status {
+    errors::invalid_request(
+        "message",
+        &format!("has {actual} bytes; a pipeline takes at most {limit}: use KvService for larger values"),
+    )
 }
 
 fn small_request_too_large(actual: u64, limit: u64) -> Status {
@@ -146,6 +173,10 @@ impl Service<Request<Body>> for Front {
                 let answer = services.kv.clone().call(request);
                 respond(answer, slot, permit, method == "Scan")
             }
+            "nezha.v1.PipelineService" => {
+                let (request, permit) = admitted(request, &services.piped_request);
+                respond(services.pipeline.clone().call(request), slot, permit, true)
+            }
             "nezha.v1.ClusterService" => {
                 let (request, permit) = admitted(request, &services.small_request);
                 respond(services.cluster.clone().call(request), slot, permit, false)
@@ -166,7 +197,10 @@ fn admitted(request: Request<Body>, limit: &MessageLimit) -> (Request<Body>, Per
     parts.extensions.insert(permit.clone());
     parts.extensions.insert(Arrival(arrived));
     let stated = parts.headers.get(TIMEOUT).and_then(|value| value.to_str().ok());
-    let until = deadline(stated, arrived);
+    let until = match limit.messages {
+        Messages::One => deadline(stated, arrived),
+        Messages::Many => arrived + STREAM_LIFE,
+    };
     let body = AdmittedBody::new(body, limit.clone(), permit.clone(), until);
     (Request::from_parts(parts, Body::new(body)), permit)
 }
@@ -225,6 +259,7 @@ mod tests {
 
     async fn put(body: &'static str) -> Option<Status> {
         let limit = MessageLimit {
+            messages: Messages::One,
             message_bytes_max: SMALL_MESSAGE_BYTES_MAX,
             too_large: small_request_too_large,
             must_arrive: true,

@@ -24,6 +24,7 @@ mod large_values;
 mod local;
 mod members;
 mod partition;
+mod pipeline;
 mod planted;
 mod power_cut;
 mod refusals;

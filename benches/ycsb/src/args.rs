@@ -32,8 +32,10 @@ pub enum BenchCommand {
 /// The store that is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DriverKind {
-    /// This store, through its gRPC API.
+    /// This store, through its Rust client: operations of all callers share streams.
     Nezha,
+    /// This store, through one gRPC call for each operation.
+    NezhaUnary,
     /// etcd 3.
     Etcd,
 }
@@ -43,6 +45,7 @@ impl DriverKind {
     pub fn name(self) -> &'static str {
         match self {
             DriverKind::Nezha => "nezha",
+            DriverKind::NezhaUnary => "nezha-unary",
             DriverKind::Etcd => "etcd",
         }
     }

@@ -18,6 +18,7 @@ use crate::{
 
 pub(crate) mod etcd;
 pub(crate) mod nezha;
+pub(crate) mod pipelined;
 
 /// A key and its value.
 pub(crate) type Row = (Bytes, Bytes);

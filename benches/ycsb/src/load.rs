@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::{
     acks::AckLog,
     args::{Distribution, DriverKind, LoadArgs},
-    driver::{Driver, Routes, etcd, nezha},
+    driver::{Driver, Routes, etcd, nezha, pipelined},
     errors::{BenchError, OpError, error_of_run},
     process::{self, ProcessReport},
     progress::{Counters, Progress},
@@ -62,6 +62,11 @@ async fn measure(workload: &Workload, args: &LoadArgs, endpoints: &[String]) -> 
     let consistency = workload.consistency;
     match args.driver {
         DriverKind::Nezha => {
+            let pool = pipelined::Connections::new(routes, connections)?;
+            let drivers = clients.map(|n| pool.client(n, consistency)).collect();
+            drive(workload, args, drivers).await
+        }
+        DriverKind::NezhaUnary => {
             let pool = nezha::Connections::new(routes, connections)?;
             let drivers = clients.map(|n| pool.client(n, consistency)).collect();
             drive(workload, args, drivers).await

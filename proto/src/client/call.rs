@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::endpoint::{Endpoint, cause_of};
+use super::line::Line;
 use super::{Client, ClientError, EndpointFailure, FailureKind};
 use crate::errors::{ApiError, Reason, connect_failed, no_answer_in_time};
 use crate::v1::ResponseHeader;
@@ -48,12 +48,12 @@ enum Verdict {
 impl Client {
     /// Runs `send` against one endpoint after another until an answer, a final error or the deadline.
     ///
-    /// `send` gets a connected channel and the time that the attempt has.
+    /// `send` gets a connection and the time that the attempt has.
     pub(crate) async fn call<T, F, S>(&self, kind: Kind, send: S) -> Result<(ResponseHeader, T), ClientError>
     where
         T: Headed,
         F: Future<Output = Result<Response<T>, Status>>,
-        S: Fn(Channel, Duration) -> F,
+        S: Fn(Arc<Line>, Duration) -> F,
     {
         let (endpoint, mut answer) = self.attempt(kind, &send).await?;
         let header = self.take_header(&endpoint, &mut answer)?;
@@ -68,7 +68,7 @@ impl Client {
     ) -> Result<(Arc<Endpoint>, T), ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
-        S: Fn(Channel, Duration) -> F,
+        S: Fn(Arc<Line>, Duration) -> F,
     {
         let options = &self.inner.options;
         let pool = &self.inner.pool;
@@ -94,12 +94,12 @@ impl Client {
                 continue;
             };
             tried.push(endpoint.clone());
-            let verdict = match endpoint.channel(options.connect_timeout.min(remaining)).await {
+            let verdict = match endpoint.line(options.connect_timeout.min(remaining)).await {
                 Err(cause) => {
                     pool.failed(&endpoint);
                     Verdict::again(FailureKind::Unreachable, cause)
                 }
-                Ok((channel, generation)) => {
+                Ok((line, generation)) => {
                     let remaining = deadline.saturating_duration_since(Instant::now());
                     if remaining < attempt_time_min {
                         continue;
@@ -112,7 +112,7 @@ impl Client {
                         }
                     };
                     attempts += 1;
-                    match tokio::time::timeout(within, send(channel, within)).await {
+                    match tokio::time::timeout(within, send(line, within)).await {
                         Ok(Ok(response)) => {
                             endpoint.pardon();
                             return Ok((endpoint, response.into_inner()));
@@ -121,6 +121,9 @@ impl Client {
                             let verdict = judge(kind, &endpoint, &status, within);
                             if came_from_transport(&status) {
                                 pool.failed(&endpoint);
+                                endpoint.disconnect(generation).await;
+                            } else if is_stopping(&status) {
+                                // Nothing new on this connection: it can close once it has answered the rest.
                                 endpoint.disconnect(generation).await;
                             }
                             verdict
@@ -164,19 +167,16 @@ impl Client {
     where
         T: Headed,
         F: Future<Output = Result<Response<T>, Status>>,
-        S: FnOnce(Channel, Duration) -> F,
+        S: FnOnce(Arc<Line>, Duration) -> F,
     {
         let options = &self.inner.options;
         let endpoint = self.inner.pool.get(address, options)?;
         let deadline = Instant::now() + options.timeout;
-        let verdict = match endpoint
-            .channel(options.connect_timeout.min(options.timeout))
-            .await
-        {
+        let verdict = match endpoint.line(options.connect_timeout.min(options.timeout)).await {
             Err(cause) => Verdict::again(FailureKind::Unreachable, cause),
-            Ok((channel, generation)) => {
+            Ok((line, generation)) => {
                 let within = deadline.saturating_duration_since(Instant::now());
-                match tokio::time::timeout(within, send(channel, within)).await {
+                match tokio::time::timeout(within, send(line, within)).await {
                     Ok(Ok(response)) => {
                         let mut answer = response.into_inner();
                         let header = self.take_header(&endpoint, &mut answer)?;
@@ -329,6 +329,11 @@ fn no_answer(kind: Kind, endpoint: &Endpoint, within: Duration) -> Verdict {
 /// Whether the status was made on this side, from a broken connection or a failed dial.
 pub(crate) fn came_from_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// Whether a server says that it is about to go.
+fn is_stopping(status: &Status) -> bool {
+    ApiError::from_status(status).reason == Some(Reason::Stopping)
 }
 
 /// Puts a status without details into words: the server's message, or the innermost cause.

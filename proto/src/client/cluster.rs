@@ -24,8 +24,8 @@ impl Client {
     /// Lists the members, and learns their client addresses as further endpoints.
     pub async fn member_list(&self) -> Result<(ResponseHeader, Vec<v1::Member>), ClientError> {
         let (header, answer) = self
-            .call(Kind::Read, |channel, within| async move {
-                rpc::cluster(channel)
+            .call(Kind::Read, |line, within| async move {
+                rpc::cluster(line.channel.clone())
                     .member_list(rpc::timed(v1::MemberListRequest { local: false }, within))
                     .await
             })
@@ -44,9 +44,9 @@ impl Client {
         endpoint: &str,
     ) -> Result<(ResponseHeader, Vec<v1::Member>), ClientError> {
         let (header, answer) = self
-            .ask(endpoint, Kind::Read, |channel, within| async move {
+            .ask(endpoint, Kind::Read, |line, within| async move {
                 let request = v1::MemberListRequest { local: true };
-                rpc::cluster(channel)
+                rpc::cluster(line.channel.clone())
                     .member_list(rpc::timed(request, within))
                     .await
             })
@@ -69,9 +69,9 @@ impl Client {
             client_endpoint: client_endpoint.to_owned(),
         };
         let (_, answer) = self
-            .call(Kind::Write, |channel, within| {
+            .call(Kind::Write, |line, within| {
                 let request = rpc::timed(request.clone(), within);
-                async move { rpc::cluster(channel).member_add(request).await }
+                async move { rpc::cluster(line.channel.clone()).member_add(request).await }
             })
             .await?;
         Ok(answer.member.unwrap_or_default())
@@ -83,9 +83,9 @@ impl Client {
     pub async fn member_promote(&self, member: &MemberRef) -> Result<(), ClientError> {
         let (id, name) = member.split();
         let request = v1::MemberPromoteRequest { id, name };
-        self.call(Kind::Write, |channel, within| {
+        self.call(Kind::Write, |line, within| {
             let request = rpc::timed(request.clone(), within);
-            async move { rpc::cluster(channel).member_promote(request).await }
+            async move { rpc::cluster(line.channel.clone()).member_promote(request).await }
         })
         .await?;
         Ok(())
@@ -97,9 +97,9 @@ impl Client {
     pub async fn member_remove(&self, member: &MemberRef) -> Result<(), ClientError> {
         let (id, name) = member.split();
         let request = v1::MemberRemoveRequest { id, name };
-        self.call(Kind::Write, |channel, within| {
+        self.call(Kind::Write, |line, within| {
             let request = rpc::timed(request.clone(), within);
-            async move { rpc::cluster(channel).member_remove(request).await }
+            async move { rpc::cluster(line.channel.clone()).member_remove(request).await }
         })
         .await?;
         Ok(())
@@ -112,9 +112,9 @@ impl Client {
         let (id, name) = target.map(MemberRef::split).unwrap_or_default();
         let request = v1::LeaderTransferRequest { id, name };
         let (_, answer) = self
-            .call(Kind::Write, |channel, within| {
+            .call(Kind::Write, |line, within| {
                 let request = rpc::timed(request.clone(), within);
-                async move { rpc::cluster(channel).leader_transfer(request).await }
+                async move { rpc::cluster(line.channel.clone()).leader_transfer(request).await }
             })
             .await?;
         Ok(answer.leader_id)
@@ -122,8 +122,8 @@ impl Client {
 
     /// Asks the member at `endpoint` about itself. Not retried: an unreachable member is the answer.
     pub async fn status(&self, endpoint: &str) -> Result<(ResponseHeader, StatusResponse), ClientError> {
-        self.ask(endpoint, Kind::Read, |channel, within| async move {
-            rpc::maintenance(channel)
+        self.ask(endpoint, Kind::Read, |line, within| async move {
+            rpc::maintenance(line.channel.clone())
                 .status(rpc::timed(v1::StatusRequest {}, within))
                 .await
         })
@@ -134,8 +134,8 @@ impl Client {
     /// log is purged now.
     pub async fn purge(&self, endpoint: &str, log_index: u64) -> Result<u64, ClientError> {
         let (_, answer) = self
-            .ask(endpoint, Kind::Write, |channel, within| async move {
-                rpc::maintenance(channel)
+            .ask(endpoint, Kind::Write, |line, within| async move {
+                rpc::maintenance(line.channel.clone())
                     .purge(rpc::timed(v1::PurgeRequest { log_index }, within))
                     .await
             })

@@ -1,10 +1,11 @@
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
+use super::line::Line;
 use super::{ClientError, ClientOptions};
 
 /// HTTP/2 ping interval, also without calls in flight: a peer that vanished is noticed without waiting for a call.
@@ -30,6 +31,7 @@ pub(crate) struct Endpoint {
     /// `host:port`.
     address: String,
     transport: tonic::transport::Endpoint,
+    pipelined: bool,
     /// Connecting is a step of its own, under this lock, so that a caller always knows whether its request was sent.
     connection: Mutex<Connection>,
     penalty: std::sync::Mutex<Penalty>,
@@ -45,7 +47,7 @@ struct Penalty {
 struct Connection {
     /// Counts connections, so that a late report about an old one does not drop a new one.
     generation: u64,
-    channel: Option<Channel>,
+    line: Option<Arc<Line>>,
     last_failure: Option<(Instant, String)>,
 }
 
@@ -81,6 +83,7 @@ impl Endpoint {
         Ok(Endpoint {
             address: plain.to_owned(),
             transport,
+            pipelined: options.pipelined,
             connection: Mutex::default(),
             penalty: std::sync::Mutex::default(),
         })
@@ -91,20 +94,20 @@ impl Endpoint {
         &self.address
     }
 
-    /// Returns a connected channel and its generation, or why there is none.
+    /// Returns a connection and its generation, or why there is none.
     ///
     /// Callers that wait for the same attempt share its failure.
-    pub(crate) async fn channel(&self, within: Duration) -> Result<(Channel, u64), String> {
+    pub(crate) async fn line(&self, within: Duration) -> Result<(Arc<Line>, u64), String> {
         if let Ok(connection) = self.connection.try_lock()
-            && let Some(channel) = &connection.channel
+            && let Some(line) = &connection.line
         {
-            return Ok((channel.clone(), connection.generation));
+            return Ok((line.clone(), connection.generation));
         }
         let asked_at = Instant::now();
         let waiting = async {
             let mut connection = self.connection.lock().await;
-            if let Some(channel) = &connection.channel {
-                return Ok((channel.clone(), connection.generation));
+            if let Some(line) = &connection.line {
+                return Ok((line.clone(), connection.generation));
             }
             if let Some((at, cause)) = &connection.last_failure
                 && *at >= asked_at
@@ -113,10 +116,11 @@ impl Endpoint {
             }
             match self.transport.connect().await {
                 Ok(channel) => {
+                    let line = Arc::new(Line::new(channel, self.pipelined));
                     connection.generation += 1;
-                    connection.channel = Some(channel.clone());
+                    connection.line = Some(line.clone());
                     connection.last_failure = None;
-                    Ok((channel, connection.generation))
+                    Ok((line, connection.generation))
                 }
                 Err(error) => {
                     let cause = cause_of(&error);
@@ -135,7 +139,7 @@ impl Endpoint {
     pub(crate) async fn disconnect(&self, generation: u64) {
         let mut connection = self.connection.lock().await;
         if connection.generation == generation {
-            connection.channel = None;
+            connection.line = None;
         }
     }
 

@@ -7,8 +7,8 @@ use crate::v1::{self, GcStatusResponse, ResponseHeader};
 impl Client {
     /// Asks the member at `endpoint` how much garbage it has and what its collector does.
     pub async fn gc_status(&self, endpoint: &str) -> Result<(ResponseHeader, GcStatusResponse), ClientError> {
-        self.ask(endpoint, Kind::Read, |channel, within| async move {
-            rpc::maintenance(channel)
+        self.ask(endpoint, Kind::Read, |line, within| async move {
+            rpc::maintenance(line.channel.clone())
                 .gc_status(rpc::timed(v1::GcStatusRequest {}, within))
                 .await
         })
@@ -19,8 +19,8 @@ impl Client {
     /// [`Client::gc_status`].
     pub async fn gc_run(&self, endpoint: &str) -> Result<ResponseHeader, ClientError> {
         let (header, _) = self
-            .ask(endpoint, Kind::Write, |channel, within| async move {
-                rpc::maintenance(channel)
+            .ask(endpoint, Kind::Write, |line, within| async move {
+                rpc::maintenance(line.channel.clone())
                     .gc_run(rpc::timed(v1::GcRunRequest {}, within))
                     .await
             })
@@ -31,8 +31,8 @@ impl Client {
     /// Stops the collector of the member at `endpoint`, a running job included. Harmless if it is stopped.
     pub async fn gc_pause(&self, endpoint: &str) -> Result<ResponseHeader, ClientError> {
         let (header, _) = self
-            .ask(endpoint, Kind::Write, |channel, within| async move {
-                rpc::maintenance(channel)
+            .ask(endpoint, Kind::Write, |line, within| async move {
+                rpc::maintenance(line.channel.clone())
                     .gc_pause(rpc::timed(v1::GcPauseRequest {}, within))
                     .await
             })
@@ -43,8 +43,8 @@ impl Client {
     /// Lets the collector of the member at `endpoint` go on. Harmless if it is not stopped.
     pub async fn gc_resume(&self, endpoint: &str) -> Result<ResponseHeader, ClientError> {
         let (header, _) = self
-            .ask(endpoint, Kind::Write, |channel, within| async move {
-                rpc::maintenance(channel)
+            .ask(endpoint, Kind::Write, |line, within| async move {
+                rpc::maintenance(line.channel.clone())
                     .gc_resume(rpc::timed(v1::GcResumeRequest {}, within))
                     .await
             })

@@ -13,8 +13,10 @@ impl Client {
         endpoint: &str,
         request: HashRequest,
     ) -> Result<(ResponseHeader, HashResponse), ClientError> {
-        self.ask(endpoint, Kind::Read, |channel, within| async move {
-            rpc::maintenance(channel).hash(rpc::timed(request, within)).await
+        self.ask(endpoint, Kind::Read, |line, within| async move {
+            rpc::maintenance(line.channel.clone())
+                .hash(rpc::timed(request, within))
+                .await
         })
         .await
     }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::call::{Headed, Kind};
-use super::{Client, ClientError, rpc};
+use super::{Client, ClientError};
 use crate::v1::{self, Consistency, KeyMetadata, ResponseHeader, precondition};
 
 /// Under which condition a write takes effect.
@@ -88,9 +88,9 @@ impl Client {
             precondition: condition.to_proto(),
         };
         let (header, answer) = self
-            .call(Kind::Write, |channel, within| {
-                let request = rpc::timed(request.clone(), within);
-                async move { rpc::kv(channel).put(request).await }
+            .call(Kind::Write, |line, within| {
+                let request = request.clone();
+                async move { line.point(request, within).await }
             })
             .await?;
         Ok(Put {
@@ -109,9 +109,9 @@ impl Client {
             precondition: condition.to_proto(),
         };
         let (header, answer) = self
-            .call(Kind::Write, |channel, within| {
-                let request = rpc::timed(request.clone(), within);
-                async move { rpc::kv(channel).delete(request).await }
+            .call(Kind::Write, |line, within| {
+                let request = request.clone();
+                async move { line.point(request, within).await }
             })
             .await?;
         Ok(Delete {
@@ -148,9 +148,9 @@ impl Client {
             keys_only,
         };
         let (header, answer) = self
-            .call(read_kind(consistency), |channel, within| {
-                let request = rpc::timed(request.clone(), within);
-                async move { rpc::kv(channel).get(request).await }
+            .call(read_kind(consistency), |line, within| {
+                let request = request.clone();
+                async move { line.point(request, within).await }
             })
             .await?;
         let found = answer.found.then(|| Found {

@@ -173,9 +173,9 @@ impl Scan {
         // No grpc-timeout: a scan may last; the wait for each chunk is bounded instead.
         let (endpoint, stream) = self
             .client
-            .attempt(read_kind(consistency), |channel, _| {
+            .attempt(read_kind(consistency), |line, _| {
                 let request = request.clone();
-                async move { rpc::kv(channel).scan(request).await }
+                async move { rpc::kv(line.channel.clone()).scan(request).await }
             })
             .await?;
         Ok(Current { endpoint, stream })

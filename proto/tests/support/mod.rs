@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::v1::kv_service_server::{KvService, KvServiceServer};
+use nezha_api::v1::pipeline_service_server::{PipelineService, PipelineServiceServer};
 use nezha_api::v1::{
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PutRequest, PutResponse, ResponseHeader,
-    ScanRequest, ScanResponse,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PipelineRequest, PipelineResponse, PutRequest,
+    PutResponse, ResponseHeader, ScanRequest, ScanResponse,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
 
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
@@ -29,6 +30,19 @@ pub struct Script {
     pub put: Handler<PutRequest, PutResponse>,
     pub get: Handler<GetRequest, GetResponse>,
     pub scan: Handler<ScanRequest, Chunks>,
+    /// What happens on a pipeline with the nth request on it; `None`: the server does not know pipelines.
+    pub pipeline: Option<Piper>,
+}
+
+/// Gets the number of the request on all pipelines, from 1, and the request.
+pub type Piper = Arc<dyn Fn(u32, PipelineRequest) -> Step + Send + Sync>;
+
+/// What a server does about a request on a pipeline.
+pub enum Step {
+    /// Answers these, in this order.
+    Answer(Vec<PipelineResponse>),
+    /// Ends the stream.
+    End(Status),
 }
 
 impl Default for Script {
@@ -37,6 +51,7 @@ impl Default for Script {
             put: unexpected(),
             get: unexpected(),
             scan: unexpected(),
+            pipeline: None,
         }
     }
 }
@@ -84,6 +99,10 @@ pub struct Counts {
     pub puts: AtomicU32,
     pub gets: AtomicU32,
     pub scans: AtomicU32,
+    /// Pipelines that were opened.
+    pub pipelines: AtomicU32,
+    /// Requests on all of them.
+    pub piped: AtomicU32,
     /// How long the caller of each put said that it waits.
     pub put_timeouts: Mutex<Vec<Duration>>,
 }
@@ -137,6 +156,40 @@ impl KvService for Service {
     }
 }
 
+struct Pipelines {
+    piper: Piper,
+    counts: Arc<Counts>,
+}
+
+#[tonic::async_trait]
+impl PipelineService for Pipelines {
+    type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        self.counts.pipelines.fetch_add(1, Ordering::SeqCst);
+        let (piper, counts) = (self.piper.clone(), self.counts.clone());
+        let mut requests = request.into_inner();
+        let (send, answers) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = requests.message().await {
+                let nth = counts.piped.fetch_add(1, Ordering::SeqCst) + 1;
+                match piper(nth, request) {
+                    Step::Answer(answers) => {
+                        for answer in answers {
+                            send.send(Ok(answer)).await.unwrap();
+                        }
+                    }
+                    Step::End(status) => return drop(send.send(Err(status)).await),
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
 /// A running server, with a runtime of its own: dropped, it closes its port and all connections, as a process does.
 pub struct Server {
     pub endpoint: String,
@@ -152,6 +205,10 @@ impl Server {
     pub fn start_on(listener: TcpListener, script: Script) -> Server {
         let endpoint = listener.local_addr().unwrap().to_string();
         let counts = Arc::new(Counts::default());
+        let pipelines = script.pipeline.clone().map(|piper| {
+            let counts = counts.clone();
+            PipelineServiceServer::new(Pipelines { piper, counts })
+        });
         let service = KvServiceServer::new(Service {
             script,
             counts: counts.clone(),
@@ -168,6 +225,7 @@ impl Server {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
             tonic::transport::Server::builder()
                 .add_service(service)
+                .add_optional_service(pipelines)
                 .serve_with_incoming(incoming)
                 .await
                 .unwrap();
@@ -185,6 +243,10 @@ impl Server {
 
     pub fn gets(&self) -> u32 {
         self.counts.gets.load(Ordering::SeqCst)
+    }
+
+    pub fn pipelines(&self) -> u32 {
+        self.counts.pipelines.load(Ordering::SeqCst)
     }
 
     pub fn scans(&self) -> u32 {

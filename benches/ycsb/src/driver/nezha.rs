@@ -92,6 +92,16 @@ impl Nezha {
     }
 }
 
+/// A put without precondition whose answer says that its precondition did not hold.
+pub(crate) fn not_succeeded() -> OpError {
+    OpError {
+        kind: "not succeeded".to_owned(),
+        unknown: false,
+        leader: None,
+        message: "a put without precondition answered succeeded = false".to_owned(),
+    }
+}
+
 impl Driver for Nezha {
     async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), OpError> {
         let request = PutRequest {
@@ -105,12 +115,7 @@ impl Driver for Nezha {
             .into_inner();
         self.learn(response.header.as_ref());
         if !response.succeeded {
-            return Err(OpError {
-                kind: "not succeeded".to_owned(),
-                unknown: false,
-                leader: None,
-                message: "a put without precondition answered succeeded = false".to_owned(),
-            });
+            return Err(not_succeeded());
         }
         Ok(())
     }
