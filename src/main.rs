@@ -5,12 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use nezha::config::{Config, LogFormat, Options};
+use nezha::config::Options;
 use nezha::exit;
 use nezha::local::{self, LocalOptions};
-use nezha::node;
+use nezha::node::Parts;
 use nezha::offline::{self, DumpFormat, OfflineError};
-use tracing_subscriber::EnvFilter;
+use nezha::serve;
 
 /// Gives large blocks back to the system at once: with glibc's, a leader that sends values of 16 MiB to a follower that
 /// lags takes twice the memory.
@@ -83,41 +83,14 @@ struct Offline {
 fn main() {
     let cli = Cli::parse();
     let code = match cli.command {
-        None => serve(cli.serve),
-        Some(Command::Serve(options)) => serve(*options),
+        None => serve::run("kvd", cli.serve, Parts::default),
+        Some(Command::Serve(options)) => serve::run("kvd", *options, Parts::default),
         Some(Command::Local(options)) => local::run(&options),
         Some(Command::Check(offline)) => check(&offline),
         Some(Command::Dump(offline)) => dump(&offline),
     };
     // Not by returning: threads that still run must not delay the end, and no destructor may write any more.
     std::process::exit(code);
-}
-
-fn serve(options: Options) -> i32 {
-    let config = match options.resolve(|name| std::env::var_os(name)) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("kvd: {error}");
-            return exit::USAGE;
-        }
-    };
-    if let Err(error) = start_logging(&config) {
-        eprintln!("kvd: --log-level {}: {error}", config.log_level);
-        return exit::USAGE;
-    }
-    end_on_panic();
-    local::die_with_parent();
-    let json = config.log_format == LogFormat::Json;
-    let Err(error) = node::run(config) else {
-        return 0;
-    };
-    let code = error.exit_code();
-    // Once, in the form that is read here.
-    match json {
-        true => tracing::error!(%error, code, "stopping"),
-        false => eprintln!("kvd: {error}"),
-    }
-    code
 }
 
 fn check(offline: &Offline) -> i32 {
@@ -152,31 +125,4 @@ fn dump(offline: &Offline) -> i32 {
 fn refuse(error: &OfflineError) -> i32 {
     eprintln!("kvd: {error}");
     exit::offline_exit_code(error)
-}
-
-fn start_logging(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&config.log_level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => lines
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
-    Ok(())
-}
-
-/// Makes a panic anywhere the end of the process.
-///
-/// A task that vanishes would leave a node that looks alive: it would keep its leadership and answer nobody.
-fn end_on_panic() {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        print(panic);
-        let backtrace = std::backtrace::Backtrace::force_capture();
-        tracing::error!(%panic, %backtrace, "a broken invariant: ending the process");
-        std::process::abort();
-    }));
 }

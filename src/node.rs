@@ -8,6 +8,7 @@ use std::time::Duration;
 use nezha_api::MESSAGE_BYTES_MAX;
 use nezha_api::peer::peer_service_server::PeerServiceServer;
 use nezha_gc::plan::Limits;
+use nezha_vlog::fs::{Fs, OsFs};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use crate::collector::{self, Collector, Gate};
 use crate::config::{Config, GcMode, MIB};
 use crate::exit::{self, NodeError};
 use crate::identity::{DataDir, Identity};
-use crate::index::{RocksEngine, RocksOptions};
+use crate::index::{Engine, RocksEngine, RocksOptions};
 use crate::raft::{Consensus, PeerIdentity, PeerServer, Settings};
 use crate::server::{self, Context, Front, PeerPort};
 use crate::store::{DiskSpace, Store, StoreOptions, disk_space};
@@ -36,12 +37,35 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// Blocking threads beyond those of scans: apply, log reads, point reads, administration.
 const BLOCKING_THREADS_SPARE: usize = 512;
 
+/// What a node stores its data with. The default is the product; others are for comparisons with it.
+pub struct Parts {
+    /// Opens the index.
+    pub engine: Arc<dyn Engine>,
+    /// Files of log and values.
+    pub fs: Arc<dyn Fs>,
+    /// See [`StoreOptions::inline_value_max`].
+    pub inline_value_max: u32,
+    /// What the node answers when it is asked for its version.
+    pub version: String,
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        Parts {
+            engine: Arc::new(RocksEngine::new(&RocksOptions::default())),
+            fs: Arc::new(OsFs),
+            inline_value_max: StoreOptions::default().inline_value_max,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
 /// Runs a node until it is told to stop by SIGTERM or SIGINT; a second signal ends the process at once. Blocking.
 ///
 /// The caller ends the process afterwards: what still runs is left alone, and no destructor writes any more.
 ///
 /// Errors: see [`NodeError`]; each names its reason and next step, and has an exit code.
-pub fn run(config: Config) -> Result<(), NodeError> {
+pub fn run(config: Config, parts: Parts) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("kvd")
@@ -53,15 +77,15 @@ pub fn run(config: Config) -> Result<(), NodeError> {
             source,
         })?;
     // Here rather than in the binary, which would otherwise compile all of the node once more.
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, parts));
     std::mem::forget(runtime);
     result
 }
 
-async fn serve(config: Config) -> Result<(), NodeError> {
+async fn serve(config: Config, parts: Parts) -> Result<(), NodeError> {
     let mut stop = Stop::listen()?;
     tokio::select! {
-        started = Node::start(config) => {
+        started = Node::start(config, parts) => {
             let mut node = started?;
             tokio::select! {
                 reason = node.raft_stopped() => Err(node.fatal(reason)),
@@ -138,10 +162,10 @@ struct Node {
 
 impl Node {
     /// Starts a node: directory, ports, identity, store, Raft, services, in this order.
-    async fn start(config: Config) -> Result<Self, NodeError> {
+    async fn start(config: Config, parts: Parts) -> Result<Self, NodeError> {
         let disk_reserve_bytes = check_space(&config)?;
-        let dir = config.data_dir.clone();
-        let data = blocking("opening the data directory", move || DataDir::open(&dir)).await?;
+        let (dir, fs) = (config.data_dir.clone(), parts.fs.clone());
+        let data = blocking("opening the data directory", move || DataDir::open_on(fs, &dir)).await?;
         let data = Arc::new(data.map_err(BootError::from)?);
         let found = bootstrap::existing(&config, &data)?;
         let client_listener = listen(&config.listen_client, "--listen-client").await?;
@@ -168,7 +192,7 @@ impl Node {
             clients = config.listen_client,
             members = config.listen_peer,
             data = %config.data_dir.display(),
-            version = env!("CARGO_PKG_VERSION"),
+            version = parts.version,
             "listening"
         );
 
@@ -180,7 +204,7 @@ impl Node {
                 (identity, Some(others))
             }
         };
-        let (store, writer) = open_store(&config, &data).await?;
+        let (store, writer) = open_store(&config, &parts, &data).await?;
         let peers = Arc::new(data.peers().map_err(BootError::from)?);
         let peer_server = PeerServer::new(Arc::new(PeerIdentity {
             cluster_id: identity.cluster_id,
@@ -204,6 +228,7 @@ impl Node {
         let collector = Collector::spawn(store.clone(), consensus.clone(), gate, settings);
         let context = Arc::new(Context::new(
             &config,
+            parts.version,
             identity.cluster_id,
             identity.node_id,
             consensus,
@@ -373,6 +398,7 @@ where
 
 async fn open_store(
     config: &Config,
+    parts: &Parts,
     data: &Arc<DataDir>,
 ) -> Result<(Arc<Store>, nezha_vlog::Writer), NodeError> {
     let log = nezha_vlog::Options::default()
@@ -380,14 +406,12 @@ async fn open_store(
         .with_cache_bytes(config.log_cache_bytes);
     let options = StoreOptions {
         log,
+        inline_value_max: parts.inline_value_max,
         value_segment_bytes: value_segment_bytes(config),
         ..StoreOptions::default()
     };
-    let data = data.clone();
-    let opened = blocking("opening the store", move || {
-        let engine = Arc::new(RocksEngine::new(&RocksOptions::default()));
-        Store::open(data, engine, options)
-    });
+    let (data, engine) = (data.clone(), parts.engine.clone());
+    let opened = blocking("opening the store", move || Store::open(data, engine, options));
     let (store, writer, recovered) = opened.await??;
     if let Some(cut) = &recovered.cut {
         tracing::warn!(

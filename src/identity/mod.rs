@@ -173,6 +173,12 @@ impl DataDir {
     ///
     /// Errors: `Locked` if another process, or another handle in this one, has it.
     pub fn open(path: &Path) -> Result<DataDir, IdentityError> {
+        DataDir::open_on(Arc::new(OsFs), path)
+    }
+
+    /// As [`DataDir::open`], but what is in the directory is read and written through `on`, which must lead to the same
+    /// files as the operating system does: the lock is taken there.
+    pub fn open_on(on: Arc<dyn Fs>, path: &Path) -> Result<DataDir, IdentityError> {
         fs::create_dir_all(path).map_err(sealed::io_error("create", path))?;
         let lock = lock(path)?;
         // Only a hint for people: the lock itself is what counts, so nothing is synced.
@@ -181,7 +187,7 @@ impl DataDir {
             .and_then(|()| writeln!(&lock, "{}", std::process::id()));
         noted.map_err(sealed::io_error("write", &path.join(LOCK)))?;
         Ok(DataDir {
-            fs: Arc::new(OsFs),
+            fs: on,
             path: path.into(),
             _lock: Some(lock),
         })

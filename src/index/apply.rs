@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use nezha_vlog::{Head, HeadPayload, LogId, OpHead, OpKind, Precondition, SegmentId};
+use nezha_vlog::{Head, HeadPayload, LogId, OpHead, OpKind, Precondition, SegmentId, record_len};
 
-use super::{AppliedState, Index, IndexEntry, IndexError, Place, WriteSet};
+use super::{AppliedState, Index, IndexEntry, IndexError, Outline, Place, WriteSet};
 
 /// What one operation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,9 @@ struct Batch {
 
 struct Slot {
     key: Bytes,
-    entry: Option<IndexEntry>,
-    changed: bool,
+    now: Option<Outline>,
+    /// What this batch leaves, once it has changed the key.
+    written: Option<Option<IndexEntry>>,
 }
 
 impl Batch {
@@ -93,19 +94,19 @@ impl Batch {
                 });
             }
         }
-        let entries = index.multi_get(&keys)?;
+        let outlines = index.outlines(&keys)?;
         assert_eq!(
-            entries.len(),
+            outlines.len(),
             keys.len(),
-            "multi_get answered another number of keys"
+            "the index answered for another number of keys"
         );
         let slots = keys
             .into_iter()
-            .zip(entries)
-            .map(|(key, entry)| Slot {
+            .zip(outlines)
+            .map(|(key, now)| Slot {
                 key,
-                entry,
-                changed: false,
+                now,
+                written: None,
             })
             .collect();
         Ok(Batch {
@@ -128,8 +129,8 @@ impl Batch {
 
     fn apply(&mut self, revision: u64, op: OpHead) -> Outcome {
         let slot = &mut self.slots[self.slot_of[&op.key]];
-        let existed = slot.entry.is_some();
-        let current = slot.entry.as_ref().map_or(0, |entry| entry.mod_revision);
+        let existed = slot.now.is_some();
+        let current = slot.now.map_or(0, |entry| entry.mod_revision);
         let holds = match op.precondition {
             Precondition::None => true,
             Precondition::Absent => !existed,
@@ -145,9 +146,9 @@ impl Batch {
         let new = match op.kind {
             OpKind::Delete => None,
             OpKind::Put => Some(IndexEntry {
-                create_revision: slot.entry.as_ref().map_or(revision, |old| old.create_revision),
+                create_revision: slot.now.map_or(revision, |old| old.create_revision),
                 mod_revision: revision,
-                version: slot.entry.as_ref().map_or(1, |old| old.version + 1),
+                version: slot.now.map_or(1, |old| old.version + 1),
                 place: match op.inline {
                     Some(value) => Place::Inline(value),
                     None => Place::At(op.place),
@@ -162,15 +163,10 @@ impl Batch {
                 mod_revision,
             };
         }
-        let old = std::mem::replace(&mut slot.entry, new);
-        slot.changed = true;
-        account(
-            &mut self.state,
-            &mut self.live_delta,
-            &slot.key,
-            old.as_ref(),
-            slot.entry.as_ref(),
-        );
+        let now = new.as_ref().map(IndexEntry::outline);
+        let old = std::mem::replace(&mut slot.now, now);
+        slot.written = Some(new);
+        account(&mut self.state, &mut self.live_delta, &slot.key, old, now);
         Outcome {
             succeeded: true,
             existed,
@@ -182,8 +178,7 @@ impl Batch {
         let entries = self
             .slots
             .into_iter()
-            .filter(|slot| slot.changed)
-            .map(|slot| (slot.key, slot.entry))
+            .filter_map(|slot| Some((slot.key, slot.written?)))
             .collect();
         WriteSet {
             entries,
@@ -198,24 +193,24 @@ pub(crate) fn account(
     state: &mut AppliedState,
     live_delta: &mut BTreeMap<SegmentId, i64>,
     key: &[u8],
-    old: Option<&IndexEntry>,
-    new: Option<&IndexEntry>,
+    old: Option<Outline>,
+    new: Option<Outline>,
 ) {
     // A record is bounded by the frame size limit, far below i64::MAX.
     let signed = |bytes: u64| i64::try_from(bytes).expect("a record is shorter than 2^63 bytes");
     if let Some(old) = old {
-        let bytes = old.record_len(key);
+        let bytes = record_len(key.len(), old.value_len);
         state.keys -= 1;
         state.live_bytes -= bytes;
-        if let Some(segment) = old.segment() {
+        if let Some(segment) = old.segment {
             *live_delta.entry(segment).or_default() -= signed(bytes);
         }
     }
     if let Some(new) = new {
-        let bytes = new.record_len(key);
+        let bytes = record_len(key.len(), new.value_len);
         state.keys += 1;
         state.live_bytes += bytes;
-        if let Some(segment) = new.segment() {
+        if let Some(segment) = new.segment {
             *live_delta.entry(segment).or_default() += signed(bytes);
         }
     }

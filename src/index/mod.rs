@@ -80,6 +80,32 @@ impl IndexEntry {
             Place::Inline(_) => None,
         }
     }
+
+    /// The entry without its value.
+    pub fn outline(&self) -> Outline {
+        Outline {
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+            value_len: self.value_len(),
+            segment: self.segment(),
+        }
+    }
+}
+
+/// An entry without its value: what a write needs to know of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outline {
+    /// As in [`IndexEntry`].
+    pub create_revision: u64,
+    /// As in [`IndexEntry`].
+    pub mod_revision: u64,
+    /// As in [`IndexEntry`].
+    pub version: u64,
+    /// Length of the value in bytes.
+    pub value_len: usize,
+    /// The segment that holds the value; `None` when it is inline.
+    pub segment: Option<SegmentId>,
 }
 
 /// What an index holds besides its entries. Committed in the same batch as they are.
@@ -237,6 +263,16 @@ pub trait Index: Send + Sync {
 
     /// Returns the entries of `keys`, in their order.
     fn multi_get(&self, keys: &[Bytes]) -> Result<Vec<Option<IndexEntry>>, IndexError>;
+
+    /// Returns the outlines of the entries of `keys`, in their order. An engine that holds long values should answer
+    /// without reading them: every write asks.
+    fn outlines(&self, keys: &[Bytes]) -> Result<Vec<Option<Outline>>, IndexError> {
+        let found = self.multi_get(keys)?;
+        Ok(found
+            .into_iter()
+            .map(|entry| entry.map(|entry| entry.outline()))
+            .collect())
+    }
 
     /// Returns the state after the last committed batch.
     fn state(&self) -> AppliedState;

@@ -4,7 +4,8 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, InfoLogger, LogLevel,
 
 /// Settings of the RocksDB index.
 ///
-/// Memory: at most `write_buffer_bytes * write_buffers + block_cache_bytes`, index and filter blocks included.
+/// Memory: at most `write_buffer_bytes * write_buffers + block_cache_bytes`, index and filter blocks included; without a
+/// cache those are in memory as long as their files are open, beyond any bound.
 #[derive(Debug, Clone)]
 pub struct RocksOptions {
     /// Size of one memtable before it is written out. Bytes; default 64 MiB; 64 KiB to 1 GiB.
@@ -12,12 +13,13 @@ pub struct RocksOptions {
     /// Memtables in memory, the active one included; when all are full, writes wait for a flush. Count; default 3;
     /// 2 to 16.
     pub write_buffers: i32,
-    /// Cache of data, index and filter blocks. Bytes; default 64 MiB; 1 MiB and up.
+    /// Cache of data, index and filter blocks. Bytes; default 64 MiB; 1 MiB and up, or 0 for none.
     pub block_cache_bytes: usize,
     /// Size of a data block: about 100 entries, so that a point read checks one small block. Bytes; default 8 KiB;
     /// 1 KiB to 1 MiB.
     pub block_bytes: usize,
-    /// Bloom filter bits per key: a write of a new key must not read a block. Bits; default 10; 0 to 20.
+    /// Bloom filter bits per key, in table files and memtables: a write of a new key must not read a block. Bits; default
+    /// 10; 1 to 20, or 0 for no filters.
     pub bloom_bits_per_key: f64,
     /// Threads for flushes and compactions. Count; default 2; 1 to 16.
     pub background_jobs: i32,
@@ -42,12 +44,18 @@ impl Default for RocksOptions {
 impl RocksOptions {
     pub(super) fn build(&self) -> Options {
         let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(self.block_cache_bytes));
         table.set_block_size(self.block_bytes);
-        table.set_bloom_filter(self.bloom_bits_per_key, false);
-        // Index and filter blocks count against the cache, so that memory stays bounded; those of level 0 stay in.
-        table.set_cache_index_and_filter_blocks(true);
-        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        if self.block_cache_bytes == 0 {
+            table.disable_cache();
+        } else {
+            table.set_block_cache(&Cache::new_lru_cache(self.block_cache_bytes));
+            // Index and filter blocks count against the cache, so that memory stays bounded; those of level 0 stay in.
+            table.set_cache_index_and_filter_blocks(true);
+            table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        }
+        if self.bloom_bits_per_key > 0.0 {
+            table.set_bloom_filter(self.bloom_bits_per_key, false);
+        }
         table.set_format_version(6);
 
         let mut options = Options::default();
@@ -59,8 +67,10 @@ impl RocksOptions {
         options.set_max_write_buffer_number(self.write_buffers);
         // One writer: the plain insert path is cheaper than the concurrent one.
         options.set_allow_concurrent_memtable_write(false);
-        options.set_memtable_prefix_bloom_ratio(0.02);
-        options.set_memtable_whole_key_filtering(true);
+        if self.bloom_bits_per_key > 0.0 {
+            options.set_memtable_prefix_bloom_ratio(0.02);
+            options.set_memtable_whole_key_filtering(true);
+        }
         options.set_max_background_jobs(self.background_jobs);
         options.set_target_file_size_base(self.table_bytes);
         options.set_max_bytes_for_level_base(4 * self.table_bytes);

@@ -70,19 +70,20 @@ impl LogReader {
         self.damage.clone()
     }
 
-    /// Keys and places of a range, once this node has them durably.
+    /// Keys and places of the first entries of a range, once this node has the whole range durably. At least one, unless the
+    /// range is empty; fewer than all where values that the index keeps would take much memory together.
     ///
     /// openraft applies what a quorum has flushed, which need not include this node, and RocksDB may flush at any time:
     /// without this wait a pointer could become durable before its value (I3). The wait compares submission sequences,
     /// because a log index can be truncated and written again.
     ///
-    /// Errors: when the writer stopped, or when an entry of the range is missing: apply must never skip one.
+    /// Errors: when the writer stopped, or when the first entry is missing: apply must never skip one.
     async fn durable_heads(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
         #[cfg(feature = "planted-bugs")]
         if super::planted::planted(super::planted::Bug::FlushWithoutLog) {
             return super::planted::heads_now(&self.log, range);
         }
-        let (first, expected) = (range.start, range.end - range.start);
+        let first = range.start;
         let seq = self.log.seq_of(range.clone()).map_err(to_io)?;
         let mut durable = self.durable.clone();
         durable.wait_for(|at| *at >= seq).await.map_err(|_| {
@@ -95,11 +96,10 @@ impl LogReader {
             blocking(move || log.heads(range, inline_max)).await?
         };
         let heads = heads.map_err(|error| self.damage.note(error))?;
-        if heads.len() as u64 != expected {
+        if heads.first().is_none_or(|head| head.log_id.index != first) {
             return Err(invalid_data(format!(
-                "the log answered {} of the entries {first}..{}",
-                heads.len(),
-                first + expected
+                "the log has no entry {first}: {} others follow it",
+                heads.len()
             )));
         }
         heads.into_iter().map(entry_from_head).collect()
@@ -132,11 +132,14 @@ impl RaftLogReader<TypeConfig> for LogReader {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let range = self.clamp(range);
-        if range.is_empty() {
-            return Ok(Vec::new());
+        let mut range = self.clamp(range);
+        let mut entries = Vec::new();
+        while !range.is_empty() {
+            let some = self.durable_heads(range.clone()).await?;
+            range.start += some.len() as u64;
+            entries.extend(some);
         }
-        self.durable_heads(range).await
+        Ok(entries)
     }
 
     async fn entries_stream<RB>(
@@ -159,7 +162,10 @@ impl RaftLogReader<TypeConfig> for LogReader {
             }
             let end = range.end.min(range.start.saturating_add(APPLY_ENTRIES));
             match reader.durable_heads(range.start..end).await {
-                Ok(entries) => Some((entries.into_iter().map(Ok).collect(), (reader, end..range.end))),
+                Ok(entries) => {
+                    let next = range.start + entries.len() as u64;
+                    Some((entries.into_iter().map(Ok).collect(), (reader, next..range.end)))
+                }
                 Err(error) => Some((vec![Err(error)], (reader, range.end..range.end))),
             }
         });

@@ -5,21 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use futures::{Stream, StreamExt};
-use openraft::OptionalSend;
+use futures::stream::Fuse;
+use futures::{FutureExt, Stream, StreamExt};
+use nezha_vlog::OpHead;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::convert::{entry_to_head, log_id_from_vlog, max_node_id, stored_membership};
 use super::drop_on_blocking::DropOnBlocking;
 use super::log_writer::to_io;
 use super::snapshot::{Snapshot, SnapshotBuilder, SnapshotData, View};
-use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{LogId, Proposal, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::index::Outcome;
 use crate::store::Store;
 
 /// Entries of one write batch at most.
 const BATCH_ENTRIES: usize = 512;
+/// Bytes of values in one write batch; the entry that reaches them is the last.
+const BATCH_INLINE_BYTES: u64 = 4 << 20;
 
 /// When the index is flushed, so that a restart replays a bounded part of the log.
 #[derive(Debug, Clone)]
@@ -87,11 +91,38 @@ impl StateMachine {
     }
 }
 
-/// One batch: entries with those who wait for them.
-async fn apply_batch(
-    store: &Arc<Store>,
-    batch: Vec<Result<EntryResponder<TypeConfig>, io::Error>>,
-) -> io::Result<()> {
+/// An entry with whoever waits for it.
+type Item = Result<EntryResponder<TypeConfig>, io::Error>;
+
+/// Takes what is ready, as much as one batch may have. Waits for the first; `None` at the end.
+async fn next_batch(entries: &mut Fuse<impl Stream<Item = Item> + Unpin>) -> Option<Vec<Item>> {
+    let mut next = entries.next().await;
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while let Some(item) = next {
+        bytes += inline_bytes(&item);
+        batch.push(item);
+        next = match batch.len() < BATCH_ENTRIES && bytes < BATCH_INLINE_BYTES {
+            true => entries.next().now_or_never().flatten(),
+            false => None,
+        };
+    }
+    (!batch.is_empty()).then_some(batch)
+}
+
+/// Bytes of values that the index will keep.
+fn inline_bytes(item: &Item) -> u64 {
+    match item {
+        Ok((entry, _)) => match &entry.payload {
+            EntryPayload::Normal(Proposal::Heads(heads)) => heads.iter().map(OpHead::inline_bytes).sum(),
+            _ => 0,
+        },
+        Err(_) => 0,
+    }
+}
+
+/// Applies one batch and answers those who wait.
+async fn apply_batch(store: &Arc<Store>, batch: Vec<Item>) -> io::Result<()> {
     let mut heads = Vec::with_capacity(batch.len());
     let mut responders: Vec<Option<ApplyResponder<TypeConfig>>> = Vec::with_capacity(batch.len());
     for item in batch {
@@ -143,8 +174,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
-        while let Some(batch) = batches.next().await {
+        let mut entries = entries.fuse();
+        while let Some(batch) = next_batch(&mut entries).await {
             apply_batch(&self.store, batch).await?;
         }
         self.flush_if_due();
@@ -193,5 +224,51 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         View::open(&self.store).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::stream;
+    use nezha_vlog::{OpKind, Precondition, SegmentId, ValueRef};
+
+    use super::*;
+    use crate::raft::types::Entry;
+
+    fn item(index: u64, value_len: usize) -> Item {
+        let head = OpHead {
+            kind: OpKind::Put,
+            precondition: Precondition::None,
+            key: Bytes::from_static(b"key"),
+            place: ValueRef {
+                segment: SegmentId::new(1),
+                offset: 0,
+                value_len: value_len as u32,
+            },
+            inline: Some(Bytes::from(vec![0; value_len])),
+        };
+        let entry = Entry {
+            log_id: log_id_from_vlog(nezha_vlog::LogId::new(1, 1, index)),
+            payload: EntryPayload::Normal(Proposal::Heads(vec![head])),
+        };
+        Ok((entry, None))
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_where_nothing_is_ready_and_where_it_is_large() {
+        let small = (0..BATCH_ENTRIES as u64 + 3).map(|index| item(index, 1));
+        let large = (0..5).map(|index| item(1000 + index, 3 << 19));
+        let late = stream::once(async {
+            tokio::task::yield_now().await;
+            item(2000, 1)
+        });
+        let mut entries = stream::iter(small.chain(large)).chain(Box::pin(late)).fuse();
+        let mut sizes = Vec::new();
+        while let Some(batch) = next_batch(&mut entries).await {
+            sizes.push(batch.len());
+        }
+        // 3 small ones and 3 large ones reach the limit of bytes; then what is ready, and what came late.
+        assert_eq!(sizes, [BATCH_ENTRIES, 6, 2, 1]);
     }
 }

@@ -46,6 +46,8 @@ pub struct Limits {
 pub struct Context {
     /// Name of this node.
     pub name: String,
+    /// What this node answers when it is asked for its version.
+    pub version: String,
     /// Cluster that this node belongs to.
     pub cluster_id: u64,
     /// Id of this node.
@@ -114,6 +116,7 @@ impl Context {
     /// Puts together what the services need.
     pub fn new(
         config: &Config,
+        version: String,
         cluster_id: u64,
         node_id: NodeId,
         consensus: Consensus,
@@ -124,6 +127,7 @@ impl Context {
         let budget = |name, bytes| Budget::new(name, &config.name, bytes, config.admission_wait);
         Self {
             name: config.name.clone(),
+            version,
             cluster_id,
             node_id,
             consensus,

@@ -130,7 +130,7 @@ impl MaintenanceService for Maintenance {
         Ok(Response::new(StatusResponse {
             header: Some(context.local_header()),
             name: context.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: context.version.clone(),
             role: role(metrics.role) as i32,
             ready: context.is_ready(),
             last_log_index: metrics.last_log_index,

@@ -318,7 +318,13 @@ fn relocate_batch(index: &dyn Index, moves: &[Move]) -> Result<u64, StoreError> 
             place: Place::At(moved.to),
             ..old.clone()
         };
-        account(&mut state, &mut live_delta, &moved.key, Some(&old), Some(&new));
+        account(
+            &mut state,
+            &mut live_delta,
+            &moved.key,
+            Some(old.outline()),
+            Some(new.outline()),
+        );
         state.next_value_segment = state.next_value_segment.max(moved.to.segment.get() + 1);
         entries.push((moved.key.clone(), Some(new)));
     }

@@ -72,7 +72,8 @@ use staging::Leftovers;
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// Values up to this length are kept in the index. Changes only where values are, never what clients see, so it
-    /// may differ between nodes and over time. Bytes; default 128; 0 to 64 KiB.
+    /// may differ between nodes and over time. Bytes; default 128; any. The product's engine is made for short ones: each
+    /// write of a key reads what the index has of it.
     pub inline_value_max: u32,
     /// A sorted value segment is completed when it has reached this length, and when it was collected its keys are
     /// relocated: bounds the keys that a job holds in memory, and what a crash makes it do again. Bytes; default 64 MiB;

@@ -119,7 +119,13 @@ impl Staging {
         };
         // Copied: a key must not keep a whole chunk of the transfer in memory.
         let key = Bytes::copy_from_slice(&record.key);
-        account(&mut self.state, &mut self.live_delta, &key, None, Some(&entry));
+        account(
+            &mut self.state,
+            &mut self.live_delta,
+            &key,
+            None,
+            Some(entry.outline()),
+        );
         self.entries_bytes += key.len() + if inline { record.value.len() } else { 0 };
         self.last_key = Some(key.clone());
         self.entries.push((key, Some(entry)));

@@ -1,5 +1,7 @@
 //! Log entries, whole and as heads.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::command::{Command, OpKind, OpSpan, Precondition};
@@ -66,10 +68,8 @@ impl Entry {
                     .map(|span| {
                         let end = span.record_end() as usize;
                         let value = end - span.value_len as usize..end;
-                        // A copy: a small inline value must not keep a whole batch in memory.
-                        let inline = (span.value_len <= inline_max && span.kind == OpKind::Put).then(|| {
-                            Bytes::copy_from_slice(command.as_bytes().get(value).unwrap_or_default())
-                        });
+                        let inline = (span.value_len <= inline_max && span.kind == OpKind::Put)
+                            .then(|| part(command.as_bytes(), value));
                         OpHead::new(span, segment, offset, inline)
                     })
                     .collect(),
@@ -82,6 +82,17 @@ impl Entry {
     }
 }
 
+/// From this length on a copy of a value costs more than the memory that a slice keeps for the moment.
+const SLICED_BYTES_MIN: usize = 4 << 10;
+
+/// Takes a part out of more. Copied if it is small: a small value must not keep a whole batch in memory.
+pub(crate) fn part(of: &Bytes, range: Range<usize>) -> Bytes {
+    if range.len() >= SLICED_BYTES_MIN && range.end <= of.len() {
+        return of.slice(range);
+    }
+    Bytes::copy_from_slice(of.get(range).unwrap_or_default())
+}
+
 /// What applying an entry needs: no values above the asked size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -89,6 +100,16 @@ pub struct Head {
     pub log_id: LogId,
     /// The entry's content.
     pub payload: HeadPayload,
+}
+
+impl Head {
+    /// Bytes of the values that came along.
+    pub fn inline_bytes(&self) -> u64 {
+        match &self.payload {
+            HeadPayload::Blank | HeadPayload::Membership(_) => 0,
+            HeadPayload::Command(ops) => ops.iter().map(OpHead::inline_bytes).sum(),
+        }
+    }
 }
 
 /// Content of a head.
@@ -134,5 +155,10 @@ impl OpHead {
             place,
             inline,
         }
+    }
+
+    /// Bytes of the value, if it came along.
+    pub fn inline_bytes(&self) -> u64 {
+        self.inline.as_ref().map_or(0, |value| value.len() as u64)
     }
 }

@@ -17,6 +17,8 @@ use crate::tail::Place;
 
 /// Entries looked up under one lock; bounds how long the lock is held.
 const CHUNK: u64 = 2048;
+/// Bytes of values that one answer of heads takes along.
+const INLINE_BYTES: u64 = 4 << 20;
 
 /// Part of a range, as found under one lock.
 struct Chunk {
@@ -82,11 +84,23 @@ impl Log {
 
     /// Reads heads: ids, keys, places, and values up to `inline_max` bytes.
     ///
-    /// Shape: all entries of `range` that exist; missing ones at either end make the answer shorter.
+    /// Shape: all entries of `range` that exist; missing ones at either end make the answer shorter. It also ends after
+    /// the entry with which its inline values reach 4 MiB: ask again from there.
     /// Errors: `NotDurable` if one of them is not durable yet; `Damage`, `Io`.
     /// Blocking: none for cached entries; otherwise reads that jump over longer values.
     pub fn heads(&self, range: Range<u64>, inline_max: u32) -> Result<Vec<Head>, Error> {
+        let heads = self.heads_of(range.clone(), inline_max)?;
+        check_consecutive(heads.iter().map(|head| head.log_id), range.start);
+        Ok(heads)
+    }
+
+    fn heads_of(&self, range: Range<u64>, inline_max: u32) -> Result<Vec<Head>, Error> {
         let mut heads: Vec<Head> = Vec::new();
+        let mut inline = 0;
+        let mut full = |head: &Head| {
+            inline += head.inline_bytes();
+            inline >= INLINE_BYTES
+        };
         let mut next = range.start;
         let mut before = None;
         while next < range.end {
@@ -97,19 +111,28 @@ impl Log {
                 let mut reader = self.reader(part)?;
                 for offset in self.offsets(part)? {
                     let read = reader.head(offset, inline_max);
-                    heads
-                        .push(read.map_err(|(at, e)| e.at(&self.shared.files.dir, part.extent.segment, at))?);
+                    let head =
+                        read.map_err(|(at, e)| e.at(&self.shared.files.dir, part.extent.segment, at))?;
+                    let full = full(&head);
+                    heads.push(head);
+                    if full {
+                        return Ok(heads);
+                    }
                 }
             }
             for (entry, place) in chunk.cached {
                 let place = place.ok_or(Error::NotDurable {
                     index: entry.log_id.index,
                 })?;
-                heads.push(entry.head(place.segment, place.offset, inline_max));
+                let head = entry.head(place.segment, place.offset, inline_max);
+                let full = full(&head);
+                heads.push(head);
+                if full {
+                    return Ok(heads);
+                }
             }
             (next, before) = (chunk.end, chunk.last);
         }
-        check_consecutive(heads.iter().map(|head| head.log_id), range.start);
         Ok(heads)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::{BodySource, Command, OpSpan, walk_ops};
-use crate::entry::{Entry, Head, HeadPayload, OpHead, Payload};
+use crate::entry::{Entry, Head, HeadPayload, OpHead, Payload, part};
 use crate::error::{Error, Fault};
 use crate::format::{FRAME_HEADER_LEN, FrameCheck, FrameHead, FrameKind, segment_path};
 use crate::fs::File;
@@ -211,9 +211,8 @@ impl FrameReader {
                     if span.value_len <= inline_max && !span.head.is_delete {
                         let record = self.bytes(at, span.head.record_len()).map_err(|e| (at, e))?;
                         span.head.check(&record).map_err(|fault| (at, fault.into()))?;
-                        let value = record.len() - span.value_len as usize..;
-                        // A copy: a small inline value must not keep a whole window in memory.
-                        inline = Some(Bytes::copy_from_slice(record.get(value).unwrap_or_default()));
+                        let value = record.len() - span.value_len as usize..record.len();
+                        inline = Some(part(&record, value));
                     }
                     ops.push(OpHead::new(span, self.segment, offset, inline));
                 }

@@ -140,3 +140,35 @@ fn write_read_reopen_on_real_files() {
     let dir = tempfile::tempdir().unwrap();
     write_read_reopen(Arc::new(OsFs), &dir.path().join("log"));
 }
+
+#[test]
+fn heads_with_long_values_come_a_few_at_a_time() {
+    // From the cache, and from the disk.
+    for cache_bytes in [64 << 20, 0] {
+        let value = |index: u64| vec![index as u8; 3 << 19];
+        let options = Options::default().with_cache_bytes(cache_bytes);
+        let (log, mut writer, _) =
+            Log::open(Arc::new(CrashFs::new()), Path::new("/data/log"), options).unwrap();
+        for index in 1..9 {
+            log.append(vec![entry(1, index, &value(index))], nobody())
+                .unwrap();
+        }
+        drain(&mut writer);
+        assert_eq!(log.heads(1..9, 8).unwrap().len(), 8, "no value came along");
+        let (mut answers, mut next) = (Vec::new(), 1);
+        while next < 9 {
+            let heads = log.heads(next..9, u32::MAX).unwrap();
+            for (head, index) in heads.iter().zip(next..) {
+                assert_eq!(head.log_id.index, index);
+                let HeadPayload::Command(ops) = &head.payload else {
+                    panic!("a command")
+                };
+                assert_eq!(ops[0].inline.as_ref().map(|v| v.to_vec()), Some(value(index)));
+                assert_eq!(head.inline_bytes(), 3 << 19);
+            }
+            answers.push(heads.len());
+            next += heads.len() as u64;
+        }
+        assert_eq!(answers, [3, 3, 2]);
+    }
+}

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use nezha::identity::DataDir;
 use nezha::index::{RocksEngine, RocksOptions, ScanItem, ScanRange};
+use nezha::node::Parts;
 use nezha::store::{Pace, Reader, Store, StoreError, StoreOptions};
 use nezha_gc::plan::{Limits, plan};
 use nezha_vlog::{Draft, Entry, LogId, Payload, Precondition, Writer};
@@ -32,16 +33,36 @@ pub struct NodeStore {
 impl NodeStore {
     /// Opens or creates it in `dir`, with the node's own settings.
     pub fn open(dir: &Path, cache_bytes: usize) -> anyhow::Result<NodeStore> {
-        fs::create_dir_all(dir)?;
-        let data = DataDir::open(dir)?;
         let options = RocksOptions {
             block_cache_bytes: cache_bytes,
             ..RocksOptions::default()
         };
-        let engine = Arc::new(RocksEngine::new(&options));
-        let (store, writer, _) = Store::open(Arc::new(data), engine, StoreOptions::default())
+        let parts = Parts {
+            engine: Arc::new(RocksEngine::new(&options)),
+            ..Parts::default()
+        };
+        NodeStore::with(dir, parts, nezha_vlog::Options::default())
+    }
+
+    /// Opens or creates it in `dir`, with other parts than the node's own, and applies what only the log has.
+    pub fn with(dir: &Path, parts: Parts, log: nezha_vlog::Options) -> anyhow::Result<NodeStore> {
+        fs::create_dir_all(dir)?;
+        let data = DataDir::open_on(parts.fs, dir)?;
+        let options = StoreOptions {
+            inline_value_max: parts.inline_value_max,
+            log,
+            ..StoreOptions::default()
+        };
+        let (store, writer, _) = Store::open(Arc::new(data), parts.engine, options)
             .with_context(|| format!("cannot open the store in {}", dir.display()))?;
-        Ok(NodeStore { store, writer })
+        let opened = NodeStore { store, writer };
+        opened.apply()?;
+        Ok(opened)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Writes `data` in random order, and then as much of a key that is deleted again as seals the last segment with data.
@@ -68,7 +89,7 @@ impl NodeStore {
     }
 
     /// Appends, syncs and applies one group.
-    fn write(&mut self, drafts: Vec<Draft>) -> anyhow::Result<()> {
+    pub fn write(&mut self, drafts: Vec<Draft>) -> anyhow::Result<()> {
         let first = self.store.log().last_log_id().map_or(1, |last| last.index + 1);
         let entries: Vec<Entry> = (first..)
             .zip(drafts)
@@ -81,17 +102,41 @@ impl NodeStore {
                 payload: Payload::Command(draft.seal(index)),
             })
             .collect();
-        let end = first + entries.len() as u64;
         self.store.log().append(entries, Box::new(|_| {}))?;
         while self.writer.step()?.is_some() {}
-        let inline_max = self.store.options().inline_value_max;
-        let heads = self.store.log().heads(first..end, inline_max)?;
-        self.store.apply(heads, &|_| 0)?;
-        Ok(())
+        self.apply()
     }
 
-    /// Collects as a run ordered by an operator does, until nothing is left to do.
+    /// Applies what the log has beyond what is applied.
+    fn apply(&self) -> anyhow::Result<()> {
+        let inline_max = self.store.options().inline_value_max;
+        loop {
+            let next = self
+                .store
+                .index()
+                .state()
+                .applied
+                .map_or(0, |applied| applied.index + 1);
+            let heads = self.store.log().heads(next..u64::MAX, inline_max)?;
+            if heads.is_empty() {
+                return Ok(());
+            }
+            self.store.apply(heads, &|_| 0)?;
+        }
+    }
+
+    /// Collects until no record in the log is live. The last segment must hold none, as after [`NodeStore::fill`].
     pub fn collect(&mut self) -> anyhow::Result<()> {
+        self.purge_and_collect()?;
+        let left = self.store.index().live_bytes();
+        match left.keys().find(|segment| segment.is_log()) {
+            Some(segment) => bail!("live records are left in {segment}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Purges the log and collects as a run ordered by an operator does, until nothing is left to do.
+    pub fn purge_and_collect(&mut self) -> anyhow::Result<()> {
         let applied = self.store.flush()?.context("nothing was written")?;
         self.store.log().purge(applied, Box::new(|_| {}))?;
         while self.writer.step()?.is_some() {}
@@ -105,11 +150,7 @@ impl NodeStore {
             ensure!(done.finished, "a collection did not finish: {done:?}");
             self.store.sweep()?;
         }
-        let left = self.store.index().live_bytes();
-        match left.keys().find(|segment| segment.is_log()) {
-            Some(segment) => bail!("live records are left in {segment}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Hands the rows from `start` on to `sink`, `limit` of them at most, as the server's scans read them.

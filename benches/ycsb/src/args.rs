@@ -25,6 +25,8 @@ pub enum BenchCommand {
     Scan(ScanArgs),
     /// Append records to files with an fdatasync after each: what the disk below the store can do.
     Disk(DiskArgs),
+    /// Send messages to a server that only answers: what the network below the store can do.
+    Echo(EchoArgs),
     /// Print what each member answers about itself, as one JSON line; optionally wait until it is ready.
     Status(StatusArgs),
 }
@@ -205,6 +207,54 @@ pub struct DiskArgs {
     /// Bytes of each file: a growing file starts again, an overwritten one has this size (at least one record).
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_size)]
     pub file_size: u64,
+    /// Print one JSON line instead of the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How messages of an echo travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EchoMode {
+    /// A call for each.
+    Unary,
+    /// A bidirectional stream for each connection.
+    Stream,
+}
+
+impl EchoMode {
+    /// The name used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            EchoMode::Unary => "unary",
+            EchoMode::Stream => "stream",
+        }
+    }
+}
+
+/// Arguments of `echo`.
+#[derive(Debug, Clone, Args)]
+pub struct EchoArgs {
+    /// How messages travel.
+    #[arg(long, value_enum, default_value = "unary")]
+    pub mode: EchoMode,
+    /// Bytes of each message.
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = parse_value_size)]
+    pub size: u64,
+    /// Bytes of each answer; by default it is the message. A put has a long message and a short answer.
+    #[arg(long, value_name = "BYTES", value_parser = parse_value_size)]
+    pub answer_size: Option<u64>,
+    /// Messages in flight, spread over the connections.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub clients: u32,
+    /// HTTP/2 connections, no more than clients.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub connections: u32,
+    /// Length of the measurement, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_some_seconds)]
+    pub seconds: f64,
+    /// Seconds of the same load before the measurement.
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = parse_seconds)]
+    pub warmup: f64,
     /// Print one JSON line instead of the table.
     #[arg(long)]
     pub json: bool,

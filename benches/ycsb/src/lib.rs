@@ -8,6 +8,7 @@ mod acks;
 mod args;
 mod disk;
 mod driver;
+mod echo;
 mod errors;
 mod histogram;
 mod load;
@@ -20,8 +21,8 @@ mod values;
 mod workload;
 
 pub use args::{
-    BenchArgs, BenchCommand, Consistency, DiskArgs, DriverKind, GetArgs, LoadArgs, PutArgs, ScanArgs,
-    StatusArgs, Target,
+    BenchArgs, BenchCommand, Consistency, DiskArgs, DriverKind, EchoArgs, EchoMode, GetArgs, LoadArgs,
+    PutArgs, ScanArgs, StatusArgs, Target,
 };
 pub use errors::BenchError;
 pub use size::{ParseSizeError, parse_size};
@@ -48,6 +49,7 @@ pub async fn run(args: BenchArgs, endpoints: Vec<String>) -> anyhow::Result<()> 
             .await
             .context("the disk probe stopped")?
             .context("cannot run the disk probe"),
+        BenchCommand::Echo(echo) => echo::run(&echo).await.context("cannot run the echo probe"),
         BenchCommand::Status(status) => status::run(&status, &endpoints)
             .await
             .context("cannot read the status"),
