@@ -1,4 +1,4 @@
-"""Three-node clusters of real processes on loopback, for compare.py.
+"""Three-node clusters of real processes on loopback, for the benchmark scripts.
 
 Every process dies with this one (PR_SET_PDEATHSIG), however it ends. All ports are free ones of 127.0.0.1.
 """
@@ -113,7 +113,13 @@ class Bench:
 class Cluster:
     """Three processes of one store. Subclasses say how one is started."""
 
+    # What reports call it.
     store = ""
+    # What the load generator is told for Status, and for loads.
+    api = ""
+    driver = ""
+    # Called in each child before its program starts.
+    join = staticmethod(lambda: None)
 
     def __init__(self, binary, bench, directory):
         self.binary = str(binary)
@@ -158,8 +164,23 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=self.before_exec,
             )
+
+    def before_exec(self):
+        die_with_parent()
+        self.join()
+
+    def written(self):
+        """Bytes that each node has sent to the disk so far."""
+        return [proc_value(pid, "io", "write_bytes:") for pid in self.pids()]
+
+    def stored(self):
+        """Bytes that each node's directory takes up."""
+        return [tree_bytes(self.data_dir(node)) for node in range(NODES)]
+
+    def collect(self):
+        """Has every node collect its garbage and sort its values, and waits; nothing where the store has no such order."""
 
     def signal(self, node, number, wait=30):
         """Sends a signal; waits for the end if it ends the process. Returns the seconds until then."""
@@ -177,7 +198,7 @@ class Cluster:
 
     def status(self, nodes=None, wait=None):
         endpoints = [self.endpoint(node) for node in nodes] if nodes is not None else self.endpoints()
-        arguments = ["status", "--driver", self.store]
+        arguments = ["status", "--driver", self.api]
         if wait is not None:
             arguments += ["--wait", wait]
         return self.bench.json(arguments, endpoints, (wait or 0) + 30)
@@ -227,7 +248,9 @@ class Cluster:
 
 
 class Nezha(Cluster):
-    store = "nezha"
+    store = api = driver = "nezha"
+    # Of kvd, for every node.
+    options = ()
 
     def command(self, node):
         members = ",".join(
@@ -240,11 +263,45 @@ class Nezha(Cluster):
             f"--listen-client={self.endpoint(node)}",
             f"--listen-peer=127.0.0.1:{self.peer_ports[node]}",
             f"--initial-cluster={members}",
+            *self.options,
         ]
+
+    def kvctl(self, *words, nodes=range(NODES), timeout=600):
+        """Runs kvctl against some nodes and returns what it prints."""
+        environment = self.bench.environment([self.endpoint(node) for node in nodes])
+        command = self.bench.command[:-1] + [str(word) for word in words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(command)}: {done.stderr.strip()[:500]}")
+        return done.stdout
+
+    def gc_status(self):
+        return json.loads(self.kvctl("gc", "status", "-w", "json"))
+
+    def collect(self):
+        self.kvctl("gc", "run", "--wait")
+
+
+class Baseline(Nezha):
+    """The same server over another storage engine: `baseline --system NAME --settings paper|tuned`."""
+
+    def __init__(self, binary, bench, directory, system, settings):
+        super().__init__(binary, bench, directory)
+        self.store = f"{system}:{settings}"
+        self.system = system
+        self.settings = settings
+
+    def command(self, node):
+        binary, *options = super().command(node)
+        return [binary, f"--system={self.system}", f"--settings={self.settings}", *options]
+
+    def collect(self):
+        if self.system == "nezha":
+            super().collect()
 
 
 class Etcd(Cluster):
-    store = "etcd"
+    store = api = driver = "etcd"
 
     def command(self, node):
         peer = "http://127.0.0.1:{}".format

@@ -9,6 +9,7 @@ import unittest
 from unittest import mock
 
 import clusters
+import common
 import compare
 
 
@@ -19,9 +20,9 @@ def result(ops, p50, p99, errors=0):
 class CompareTest(unittest.TestCase):
     def test_sizes(self):
         for text, size in [("256", 256), ("256B", 256), ("64KiB", 65536), ("16MiB", 16 << 20), ("4GiB", 4 << 30)]:
-            self.assertEqual(compare.parse_size(text), size)
-        self.assertEqual(compare.size_name(65536), "64 KiB")
-        self.assertEqual(compare.size_name(1500), "1500 B")
+            self.assertEqual(common.parse_size(text), size)
+        self.assertEqual(common.size_name(65536), "64 KiB")
+        self.assertEqual(common.size_name(1500), "1500 B")
 
     def test_row_takes_ratios_turn_by_turn(self):
         options = types.SimpleNamespace(stores=["nezha", "etcd"])
