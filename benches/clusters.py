@@ -113,11 +113,9 @@ class Bench:
 class Cluster:
     """Three processes of one store. Subclasses say how one is started."""
 
-    # What reports call it.
+    # What it is called in options and results, and what drives it.
     store = ""
-    # What the load generator is told for Status, and for loads.
-    api = ""
-    driver = ""
+    driver = "nezha"
     # Called in each child before its program starts.
     join = staticmethod(lambda: None)
 
@@ -198,7 +196,7 @@ class Cluster:
 
     def status(self, nodes=None, wait=None):
         endpoints = [self.endpoint(node) for node in nodes] if nodes is not None else self.endpoints()
-        arguments = ["status", "--driver", self.api]
+        arguments = ["status", "--driver", self.driver]
         if wait is not None:
             arguments += ["--wait", wait]
         return self.bench.json(arguments, endpoints, (wait or 0) + 30)
@@ -248,7 +246,7 @@ class Cluster:
 
 
 class Nezha(Cluster):
-    store = api = driver = "nezha"
+    store = "nezha"
     # Of kvd, for every node.
     options = ()
 
@@ -283,25 +281,30 @@ class Nezha(Cluster):
 
 
 class Baseline(Nezha):
-    """The same server over another storage engine: `baseline --system NAME --settings paper|tuned`."""
+    """The node of Nezha over other storage, named baseline:SYSTEM:SETTINGS or baseline:SYSTEM:SETTINGS:no-fsync."""
 
-    def __init__(self, binary, bench, directory, system, settings):
+    def __init__(self, store, binary, bench, directory):
         super().__init__(binary, bench, directory)
-        self.store = f"{system}:{settings}"
-        self.system = system
-        self.settings = settings
+        self.store = store
+        match store.split(":"):
+            case ["baseline", system, settings]:
+                self.choice = [f"--system={system}", f"--settings={settings}"]
+            case ["baseline", system, settings, "no-fsync"]:
+                self.choice = [f"--system={system}", f"--settings={settings}", "--no-fsync"]
+            case _:
+                raise Failed(f"{store} is no store; write baseline:SYSTEM:SETTINGS, such as baseline:original:tuned")
 
     def command(self, node):
-        binary, *options = super().command(node)
-        return [binary, f"--system={self.system}", f"--settings={self.settings}", *options]
+        return super().command(node) + self.choice
 
     def collect(self):
-        if self.system == "nezha":
+        if "--system=nezha" in self.choice:
             super().collect()
 
 
 class Etcd(Cluster):
-    store = api = driver = "etcd"
+    store = "etcd"
+    driver = "etcd"
 
     def command(self, node):
         peer = "http://127.0.0.1:{}".format
@@ -320,6 +323,16 @@ class Etcd(Cluster):
             f"--quota-backend-bytes={8 << 30}",
             "--log-level=error",
         ]
+
+
+def create(store, binary, bench, directory):
+    """A cluster, not started, of nezha, etcd, or what `Baseline` names; `binary` is that of its nodes."""
+    if store.startswith("baseline:"):
+        return Baseline(store, binary, bench, directory)
+    kinds = {"nezha": Nezha, "etcd": Etcd}
+    if store not in kinds:
+        raise Failed(f"{store} is no store; choose nezha, etcd or baseline:SYSTEM:SETTINGS")
+    return kinds[store](binary, bench, directory)
 
 
 def find_etcd(cache):

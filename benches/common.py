@@ -63,22 +63,16 @@ class Stage:
         self.work.mkdir(parents=True, exist_ok=True)
         self.bench = clusters.Bench(shlex.split(options.bench))
 
-    def cluster(self, system):
-        """A cluster, not started: `nezha`, `nezha-unary` (the same through unary calls), `etcd`, or a baseline under
-        its settings, such as `original:paper`."""
-        # Relative directories would be resolved by each process on its own.
-        directory = (self.work / "data" / system.replace(":", "-")).resolve()
-        name, _, settings = system.partition(":")
-        if system == "etcd":
+    def cluster(self, store):
+        """A cluster, not started; see `clusters.create` for its name."""
+        binary = self.options.baseline if store.startswith("baseline:") else self.options.kvd
+        if store == "etcd":
             binary = self.options.etcd or clusters.find_etcd(self.work / "cache")
-            return clusters.Etcd(binary, self.bench, directory)
-        if settings:
-            return clusters.Baseline(built(self.options.baseline), self.bench, directory, name, settings)
-        if name not in ("nezha", "nezha-unary"):
-            raise Failed(f"no system {system}: nezha, nezha-unary, etcd, or NAME:paper and NAME:tuned for a baseline")
-        cluster = clusters.Nezha(built(self.options.kvd), self.bench, directory)
-        cluster.store = cluster.driver = name
-        return cluster
+        elif not pathlib.Path(binary).exists():
+            raise Failed(f"{binary} does not exist; build it with: cargo build --release --workspace")
+        # Relative directories would be resolved by each process on its own.
+        directory = (self.work / "data" / store.replace(":", "-")).resolve()
+        return clusters.create(store, binary, self.bench, directory)
 
     def check_disk(self):
         used = clusters.tree_bytes(self.work)
@@ -98,13 +92,6 @@ class Stage:
         arguments += ["--target", self.options.etcd_target if cluster.store == "etcd" else "leader"]
         arguments += ["--pids", ",".join(map(str, cluster.pids())), *extra]
         return self.bench.json(arguments, cluster.endpoints(), seconds + warmup + 180)
-
-
-def built(binary):
-    """The path, if there is such a program."""
-    if not pathlib.Path(binary).exists():
-        raise Failed(f"{binary} does not exist; build it with: cargo build --release --workspace")
-    return binary
 
 
 class Run(Stage):

@@ -232,7 +232,7 @@ def restarts_of_volume(run, cluster, volume):
             run.load(cluster, "put", 16 * KIB, 32, seconds=1, warmup=0, extra=extra)
             node = repetition % NODES
             stopped = cluster.signal(node, number_)
-            arguments = ["status", "--driver", cluster.api, "--wait", 120]
+            arguments = ["status", "--driver", cluster.driver, "--wait", 120]
             waiter = run.bench.start(arguments, [cluster.endpoint(node)], stdout=subprocess.PIPE)
             time.sleep(0.5)
             began_us = time.time() * 1e6
@@ -285,7 +285,7 @@ def failover(run):
 
 
 def kill_leaders(run, cluster, times):
-    acks = run.work / f"acks-{cluster.store}"
+    acks = run.work / f"acks-{cluster.store.replace(':', '-')}"
     arguments = ["put", "--driver", cluster.driver, "--clients", 8, "--size", "1KiB", "--keys", 10_000]
     arguments += ["--seconds", 36_000, "--warmup", 0, "--op-timeout", 0.25, "--ack-log", acks, "--json"]
     load = run.bench.start(arguments, cluster.endpoints(), stdout=subprocess.DEVNULL)
@@ -351,7 +351,7 @@ def parse(arguments):
         default = DEFAULTS | own
         sub = modes.add_parser(name, help=mode.__doc__, description=mode.__doc__)
         add = sub.add_argument
-        add("--stores", default=default["stores"], help="of nezha, etcd, and baselines such as original:paper (%(default)s)")
+        add("--stores", default=default["stores"], help="of nezha, etcd, baseline:SYSTEM:SETTINGS (%(default)s)")
         common.add_common(sub, default)
         common.add_etcd(sub)
         if name in ("grid", "amplification"):
