@@ -9,7 +9,6 @@ benches/report.py makes a page with plots of it.
 
 import argparse
 import contextlib
-import math
 import os
 import pathlib
 import subprocess
@@ -24,12 +23,10 @@ from collection import Watch
 from common import parse_size, size_name
 from figures import Figures
 from memory_limit import MemoryLimit
-from suite import OVER_TIME, PHASES, RAW, Results
+from suite import OVER_TIME, PHASES, RAW, Results, whole_seconds
 
 # A phase that writes a fixed number of keys may take so long, in seconds.
 LOAD_LIMIT = 600
-# Operations that no measured time suffices for: what ends a YCSB phase is its time.
-WITHOUT_END = 10**9
 # What a put is answered with, about.
 ANSWER_BYTES = 16
 # Prefixes of keys: those that are read, and those that the measured puts add.
@@ -135,8 +132,7 @@ class Suite(common.Stage):
         properties = {"recordcount": records, "fieldcount": 1, "fieldlength": turn.size, "writeallfields": "true"}
         ops = {"load": self.ycsb_phase(cluster, ["--load", "--workload", "a"], properties, 0, LOAD_LIMIT)}
         cluster.collect()
-        # Whole seconds, as the property has them.
-        timed = {"operationcount": WITHOUT_END, "maxexecutiontime": math.ceil(self.options.warmup + seconds)}
+        timed = {"operationcount": 0, "maxexecutiontime": whole_seconds(seconds)}
         for name in PHASES["ycsb"]:
             phase = ["--run", "--workload", name]
             ops[name] = self.ycsb_phase(cluster, phase, properties | timed, self.options.warmup, seconds)
@@ -145,7 +141,8 @@ class Suite(common.Stage):
     def ycsb_phase(self, cluster, phase, properties, warmup, seconds):
         self.check_disk()
         arguments = ["ycsb", *phase, "--json", "--driver", cluster.driver, "--threads", self.options.clients]
-        arguments += ["--warmup", warmup, "--pids", ",".join(map(str, cluster.pids()))]
+        arguments += ["--connections", self.options.connections, "--warmup", warmup]
+        arguments += ["--pids", ",".join(map(str, cluster.pids()))]
         for name, value in properties.items():
             arguments += ["-p", f"{name}={value}"]
         return of_ycsb(self.bench.json(arguments, cluster.endpoints(), seconds + warmup + 180))
@@ -207,9 +204,11 @@ def of_load(result):
 def of_ycsb(result):
     """The figures of one phase of `kvctl bench ycsb`."""
     return {
-        "rate": result["throughput"],
-        "by_operation": result["operations"],
+        "rate": result["ops_per_second"],
+        "latency_us": {name: series["latency_us"] for name, series in result["operations"].items()},
         "cpu_us": sum(process["cpu_us_per_op"] or 0 for process in result["processes"]),
+        "client_cpu_us": result["client_cpu_seconds"] * 1e6 / max(result["ops"], 1),
+        "errors": sum(result["errors"].values()),
     }
 
 

@@ -237,6 +237,16 @@ class Measured(unittest.TestCase):
             with self.assertRaisesRegex(Failed, "no put"):
                 paper.rates_of(path)
 
+    def test_phases_give_the_figures_of_all_three_servers(self):
+        processes = [{"cpu_us_per_op": us, "rss_peak_bytes": us} for us in (10.0, 20.0, None)]
+        processes[2]["rss_peak_bytes"] = 5
+        said = {"ops_per_second": 50.0, "errors": {"Unavailable": 2}, "processes": processes, "client_cpu_seconds": 1.0}
+        loaded = paper.of_load(said | {"mb_per_second": 3.0, "run_ops": 100, "latency_us": {"p50": 7}})
+        self.assertEqual((loaded["rate"], loaded["cpu_us"], loaded["rss_peak"]), (50, 30, 20))
+        self.assertEqual((loaded["client_cpu_us"], loaded["errors"]), (10_000, 2))
+        mixed = paper.of_ycsb(said | {"ops": 50, "operations": {"READ": {"count": 1, "latency_us": {"p50": 7}}}})
+        self.assertEqual((mixed["rate"], mixed["latency_us"]["READ"]["p50"], mixed["client_cpu_us"]), (50, 7, 20_000))
+
     def test_looks_at_gc(self):
         def node(job, used):
             return {"error": None, "job": job, "file_bytes": used, "space": {"bound_bytes": 100}}

@@ -5,6 +5,7 @@ Nothing here starts a process. A turn is one fresh cluster of one system with al
 
 import dataclasses
 import json
+import math
 import pathlib
 import time
 
@@ -21,8 +22,9 @@ PHASES = {
 }
 # What the raw limits are measured under, as a system of its own.
 RAW = "raw"
-# A measured phase is never shorter, nor longer, than this, in seconds.
+# A measured phase is never shorter, nor longer, than this, in seconds, and a number of tenths.
 SHORTEST, LONGEST = 1.0, 10.0
+TENTHS = range(round(SHORTEST * 10), round(LONGEST * 10) + 1)
 # The phase that shows throughput over time takes so many times as long.
 OVER_TIME = 8
 
@@ -106,10 +108,11 @@ class Lengths:
 
     def measured(self, turn, seconds):
         """Seconds of a turn that follow from the measured time of a phase."""
-        phases = len(PHASES[measured_part(turn)])
-        if measured_part(turn) == "raw":
-            return phases * self.options.raw_seconds
-        return phases * (self.options.warmup + seconds * (OVER_TIME if turn.part == "time" else 1))
+        part = measured_part(turn)
+        if part == "raw":
+            return len(PHASES[part]) * self.options.raw_seconds
+        length = {"time": seconds * OVER_TIME, "ycsb": whole_seconds(seconds)}.get(part, seconds)
+        return len(PHASES[part]) * (self.options.warmup + length)
 
     def overhead(self, turn):
         """Seconds of a turn beside that."""
@@ -131,8 +134,13 @@ class Lengths:
         return sum(self.of(turn, seconds) for turn in turns)
 
 
+def whole_seconds(seconds):
+    """YCSB's property for the length of a run has no fractions."""
+    return math.ceil(seconds)
+
+
 def divide(turns, lengths, budget):
-    """Measured seconds of a phase and repetitions so that the turns fit into `budget` seconds.
+    """Measured seconds of a phase, as many as fit, and repetitions, so that the turns fit into `budget` seconds.
 
     The phases get shorter first, down to SHORTEST; only then are repetitions given up, the last ones first. One
     repetition always remains.
@@ -140,15 +148,9 @@ def divide(turns, lengths, budget):
     repetitions = 1 + max(turn.repetition for turn in turns)
     while True:
         kept = [turn for turn in turns if turn.repetition < repetitions]
-        # The total is a line in the measured time: two points of it suffice.
-        shortest, longest = lengths.total(kept, SHORTEST), lengths.total(kept, LONGEST)
-        if longest <= budget:
-            return LONGEST, repetitions
-        if shortest <= budget or repetitions == 1:
-            slope = (longest - shortest) / (LONGEST - SHORTEST)
-            seconds = SHORTEST + (budget - shortest) / slope
-            # Down to tenths: the result must fit.
-            return max(SHORTEST, int(seconds * 10) / 10), repetitions
+        fitting = [tenths / 10 for tenths in TENTHS if lengths.total(kept, tenths / 10) <= budget]
+        if fitting or repetitions == 1:
+            return max(fitting, default=SHORTEST), repetitions
         repetitions -= 1
 
 
