@@ -152,11 +152,11 @@ def bandwidth(figures):
     def raw_limit(axis):
         limits = [(size, figures.middle("sizes", RAW, size, lambda turn: turn["disk_mb"])) for size in figures.sizes()]
         limits = [(size, limit / NODES) for size, limit in limits if limit is not None]
-        if limits:
-            top = axis.get_ylim()[1]
+        top = axis.get_ylim()[1]
+        # The limit may be far above the systems, and they are what is to be read.
+        if any(limit <= top * 2 for _, limit in limits):
             label = "raw disk, a third of three writers"
             axis.plot(*zip(*limits), color="black", linestyle=":", linewidth=1.2, label=label)
-            # The limit may be far above the systems, and they are what is to be read.
             axis.set_ylim(0, min(axis.get_ylim()[1], top * 2))
 
     wanted = [(TITLES[op], "values, MB/s", of(op, "mb"), False) for op in TITLES]
