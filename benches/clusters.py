@@ -169,8 +169,15 @@ class Cluster:
         die_with_parent()
         self.join()
 
+    def check_running(self):
+        """Failed when a node has ended by itself: killed for its memory, for example."""
+        ended = [node for node in range(NODES) if self.processes[node].poll() is not None]
+        if ended:
+            raise Failed(f"{self.store}: {', '.join(f'n{node + 1}' for node in ended)} ended\n{self.log_tails()}")
+
     def written(self):
-        """Bytes that each node has sent to the disk so far."""
+        """Bytes that each node has sent to the disk so far. Failed when one has ended."""
+        self.check_running()
         return [proc_value(pid, "io", "write_bytes:") for pid in self.pids()]
 
     def stored(self):

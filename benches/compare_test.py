@@ -61,6 +61,19 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(grid.sizes, [256, 1024, 16384, 65536])
         self.assertEqual(grid.clients, [1, 32, 128])
 
+    def test_a_node_that_ended_is_named_with_the_end_of_its_log(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cluster = clusters.Nezha("/bin/sh", None, folder)
+            cluster.command = lambda node: ["/bin/sh", "-c", "echo no room; exit 3" if node == 1 else "sleep 60"]
+            for node in range(clusters.NODES):
+                cluster.execute(node)
+            try:
+                cluster.processes[1].wait(10)
+                with self.assertRaisesRegex(clusters.Failed, r"nezha: n2 ended\n(.|\n)*exit code 3\): no room"):
+                    cluster.check_running()
+            finally:
+                cluster.stop()
+
     def test_tree_bytes_counts_allocated_blocks(self):
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / "a").write_bytes(bytes(100_000))

@@ -58,9 +58,15 @@ class Turns(unittest.TestCase):
     def test_small_values_are_many_enough_to_leave_memtables(self):
         chosen = options("paper")
         keys = suite.keys_of(chosen, Turn("sizes", "nezha", 64, 0))
-        self.assertGreater(keys * (64 + 24), 100 << 20)
+        self.assertGreater(keys * (64 + 24), 128 << 20)
         memory = suite.keys_of(chosen, Turn("memory", "nezha", 16384, 0))
         self.assertGreater(memory * 16384, chosen.memory_limit)
+
+    def test_scans_of_large_rows_have_fewer_clients(self):
+        chosen = options("bench")
+        clients = [suite.scan_clients_of(chosen, size << 10, 100) for size in (1, 16, 64, 256)]
+        self.assertEqual(clients, [32, 32, 20, 5])
+        self.assertEqual(suite.scan_clients_of(chosen, 64 << 20, 100), 1)
 
     def test_a_group_is_what_the_clients_fill_up_to_the_writers_bound(self):
         self.assertEqual(suite.group_of(64, 1), 4096)

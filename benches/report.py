@@ -41,7 +41,8 @@ METHOD = [
     "network, Raft and log over another storage engine; etcd is etcd 3.5 with its defaults. Settings named paper are "
     "RocksDB's defaults without block cache and filters, as in the paper's prototype; tuned ones are what one would run.",
     "Before the reads, nezha is told to collect once; RocksDB compacts by itself in the same rest. Clients are closed "
-    "loops: latencies are those under full load. Every value that is read is verified.",
+    "loops: latencies are those under full load. Scans are of 100 rows, with fewer clients where more than 128 MiB of rows "
+    "would be in flight. Every value that is read is verified.",
     "Bytes written are write_bytes of /proc, which counts whole pages; CPU is user and system time of the servers. The "
     "raw disk is three writers that append and sync records as large as the largest group that the clients can fill.",
     "Ratios are taken within one repetition; tables show the median and, in brackets, the extremes.",

@@ -84,6 +84,16 @@ def keys_of(options, turn):
 ENTRY_BYTES = 48
 
 
+# Rows that all scanning clients together have asked for, at most: a scan is to be short beside a phase, and the load
+# generator's memory beside the machine's.
+SCANNED_BYTES = 128 * MIB
+
+
+def scan_clients_of(options, size, length):
+    """Clients that scan: as many as told, fewer where their rows are large."""
+    return max(1, min(options.scan_clients, SCANNED_BYTES // (size * length)))
+
+
 class Lengths:
     """How long turns take: what earlier ones took, else a guess from what they load."""
 
