@@ -9,7 +9,7 @@ import math
 
 from clusters import NODES
 from common import median, size_name
-from suite import RAW
+from suite import RAW, turn_of
 
 # In this order in tables and plots; others follow by name.
 ORDER = "nezha nezha-unary nezha:paper nezha-nogc original original-synced pasv dwisckey etcd".split()
@@ -51,18 +51,23 @@ class Figures:
     def __init__(self, lines):
         self.facts = next((line for line in reversed(lines) if line.get("kind") == "facts"), {})
         self.plan = next((line for line in lines if line.get("kind") == "plan"), {})
-        self.dropped = sum(line["turns"] for line in lines if line.get("kind") == "dropped")
+        # What the last run left out; a later turn means that it was given more time.
+        self.dropped = 0
         self.cells = {}
-        turns = [line for line in lines if line.get("kind") == "turn"]
-        for line in turns:
-            cell = self.cells.setdefault((line["part"], line["system"], line["size"]), {})
-            if "failed" not in line:
-                cell[line["repetition"]] = line
-        self.failed = sum(
-            line["repetition"] not in self.cells[line["part"], line["system"], line["size"]]
-            for line in turns
-            if "failed" in line
-        )
+        failed = set()
+        for line in lines:
+            if line.get("kind") == "dropped":
+                self.dropped = line["turns"]
+            if line.get("kind") == "turn":
+                self.dropped = 0
+                turn = turn_of(line)
+                cell = self.cells.setdefault((turn.part, turn.system, turn.size), {})
+                if "failed" in line:
+                    failed.add(turn)
+                else:
+                    cell[turn.repetition] = line
+                    failed.discard(turn)
+        self.failed = len(failed)
 
     def systems(self, part="sizes"):
         """Systems with a result, in their order."""
