@@ -11,13 +11,20 @@ DATA_DIR ?= $(CURDIR)/target/local-cluster
 CLIENT_PORT ?= 7379
 PEER_PORT ?= 7479
 
-.PHONY: help run test verify fix build planted deps-build deps-test
+# Of benches/paper.py and report.py: what is run in how many minutes, for example BENCH_OPTIONS="--minutes 60".
+BENCH_OPTIONS ?=
+BENCH_DIR := $(CURDIR)/target/bench
+
+.PHONY: help run test verify fix build planted bench paper report deps-build deps-test deps-bench
 
 help:
 	@echo "make run     build, then serve a three-node cluster on 127.0.0.1 (DATA_DIR, CLIENT_PORT, PEER_PORT)"
 	@echo "make test    verify, then every unit, crash and process test (as root; about 25 minutes cold on two cores)"
 	@echo "make verify  formatting, lints, licences, arrows between crates; never writes a source file"
 	@echo "make fix     formats, and applies what clippy can fix"
+	@echo "make bench   compare with etcd and with plain RocksDB below the same Raft, and make a page of it; 15 minutes"
+	@echo "make paper   the paper's comparison with all baselines, and a page of it; three hours, goes on when run again"
+	@echo "make report  the page again, from what make bench and make paper have measured so far"
 
 run: deps-build build
 	scripts/run-local.sh "$(DATA_DIR)" "$(CLIENT_PORT)" "$(PEER_PORT)"
@@ -39,8 +46,23 @@ build:
 planted:
 	scripts/build-planted.sh
 
+# Goes on where an earlier one was; remove target/bench/bench.jsonl or paper.jsonl to begin anew.
+bench paper: deps-build deps-bench build
+	benches/paper.py $@ --output "$(BENCH_DIR)/$@.jsonl" $(BENCH_OPTIONS)
+	$(MAKE) report
+
+# The plots need a Python with matplotlib: the one in PATH, or else Debian's.
+report: deps-bench
+	python=$$(for each in python3 /usr/bin/python3; do "$$each" -c "import matplotlib" 2>/dev/null && echo "$$each" && break; done || echo python3); \
+	for results in bench paper; do \
+	    if [ -e "$(BENCH_DIR)/$$results.jsonl" ]; then "$$python" -B benches/report.py "$(BENCH_DIR)/$$results.jsonl"; fi; \
+	done
+
 deps-build:
 	scripts/deps.sh build
 
 deps-test:
 	scripts/deps.sh build test
+
+deps-bench:
+	scripts/deps.sh build bench

@@ -1,4 +1,4 @@
-"""Three-node clusters of real processes on loopback, for compare.py.
+"""Three-node clusters of real processes on loopback, for the benchmark scripts.
 
 Every process dies with this one (PR_SET_PDEATHSIG), however it ends. All ports are free ones of 127.0.0.1.
 """
@@ -116,6 +116,8 @@ class Cluster:
     # What it is called in options and results, and what drives it.
     store = ""
     driver = "nezha"
+    # Called in each child before its program starts.
+    join = staticmethod(lambda: None)
 
     def __init__(self, binary, bench, directory):
         self.binary = str(binary)
@@ -160,8 +162,30 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=self.before_exec,
             )
+
+    def before_exec(self):
+        die_with_parent()
+        self.join()
+
+    def check_running(self):
+        """Failed when a node has ended by itself: killed for its memory, for example."""
+        ended = [node for node in range(NODES) if self.processes[node].poll() is not None]
+        if ended:
+            raise Failed(f"{self.store}: {', '.join(f'n{node + 1}' for node in ended)} ended\n{self.log_tails()}")
+
+    def written(self):
+        """Bytes that each node has sent to the disk so far. Failed when one has ended."""
+        self.check_running()
+        return [proc_value(pid, "io", "write_bytes:") for pid in self.pids()]
+
+    def stored(self):
+        """Bytes that each node's directory takes up."""
+        return [tree_bytes(self.data_dir(node)) for node in range(NODES)]
+
+    def collect(self):
+        """Has every node collect its garbage and sort its values, and waits; nothing where the store has no such order."""
 
     def signal(self, node, number, wait=30):
         """Sends a signal; waits for the end if it ends the process. Returns the seconds until then."""
@@ -230,6 +254,8 @@ class Cluster:
 
 class Nezha(Cluster):
     store = "nezha"
+    # Of kvd, for every node.
+    options = ()
 
     def command(self, node):
         members = ",".join(
@@ -242,7 +268,23 @@ class Nezha(Cluster):
             f"--listen-client={self.endpoint(node)}",
             f"--listen-peer=127.0.0.1:{self.peer_ports[node]}",
             f"--initial-cluster={members}",
+            *self.options,
         ]
+
+    def kvctl(self, *words, nodes=range(NODES), timeout=600):
+        """Runs kvctl against some nodes and returns what it prints."""
+        environment = self.bench.environment([self.endpoint(node) for node in nodes])
+        command = self.bench.command[:-1] + [str(word) for word in words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(command)}: {done.stderr.strip()[:500]}")
+        return done.stdout
+
+    def gc_status(self):
+        return json.loads(self.kvctl("gc", "status", "-w", "json"))
+
+    def collect(self):
+        self.kvctl("gc", "run", "--wait")
 
 
 class Baseline(Nezha):
@@ -261,6 +303,10 @@ class Baseline(Nezha):
 
     def command(self, node):
         return super().command(node) + self.choice
+
+    def collect(self):
+        if "--system=nezha" in self.choice:
+            super().collect()
 
 
 class Etcd(Cluster):

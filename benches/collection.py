@@ -4,6 +4,7 @@
 Modes and output as in compare.py: a markdown table on stdout, progress on stderr, JSON lines in --output.
 """
 
+import argparse
 import json
 import signal
 import subprocess
@@ -12,38 +13,14 @@ import threading
 import time
 
 import clusters
-import compare
+import common
 from clusters import NODES, Failed, say
-from compare import GIB, KIB, MIB, median, number, size_name
-
-
-class Collecting(clusters.Nezha):
-    """Members with options of their own."""
-
-    options = ()
-
-    def command(self, node):
-        return super().command(node) + list(self.options)
-
-    def kvctl(self, *words, nodes=range(NODES), timeout=600):
-        """Runs kvctl against some nodes and returns what it prints."""
-        environment = self.bench.environment([self.endpoint(node) for node in nodes])
-        command = self.bench.command[:-1] + [str(word) for word in words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
-        if done.returncode != 0:
-            raise Failed(f"{' '.join(command)}: {done.stderr.strip()[:500]}")
-        return done.stdout
-
-    def gc_status(self):
-        return json.loads(self.kvctl("gc", "status", "-w", "json"))
-
-    def written(self):
-        return [clusters.proc_value(pid, "io", "write_bytes:") for pid in self.pids()]
+from common import GIB, KIB, MIB, median, number, size_name, spread
 
 
 def cluster(run, *options):
-    binary = run.options.kvd
-    result = Collecting(binary, run.bench, (run.work / "data" / "nezha").resolve())
+    """A cluster whose members have options of their own."""
+    result = run.cluster("nezha")
     result.options = options
     return result
 
@@ -191,7 +168,7 @@ def beside(run):
                 *(number(median(turn["latency_us"][q] / 1000 for turn, _ in turns)) for q in ("p50", "p99")),
                 f"{median(busy for _, busy in turns):.2f}",
                 number(median(ratios)) if at == 0 else "",
-                compare.spread(ratios) if at == 0 else "",
+                spread(ratios) if at == 0 else "",
             )
 
 
@@ -232,7 +209,7 @@ def unique(run):
             run.row(
                 size_name(size), clients,
                 *(number(median(pair[at] for pair in pairs)) for at in (0, 1)),
-                number(median(ratios)), compare.spread(ratios),
+                number(median(ratios)), spread(ratios),
             )
 
 
@@ -309,18 +286,16 @@ MODES = {
     "unique": (unique, {"seconds": 10, "sizes": "1KiB,16KiB", "clients": "64"}),
     "snapshot": (snapshot, {"sizes": "16KiB", "clients": "64"}),
 }
-DEFAULTS = {"seconds": 10, "repetitions": 3, "settle": 2, "volume": "4GiB"}
+DEFAULTS = {"seconds": 10, "repetitions": 3, "warmup": 1, "settle": 2, "volume": "4GiB"}
 
 
 def parse(arguments):
-    import argparse
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = parser.add_subparsers(dest="mode", required=True, metavar="MODE")
     for name, (mode, own) in MODES.items():
         default = DEFAULTS | own
         sub = modes.add_parser(name, help=mode.__doc__, description=mode.__doc__)
-        compare.add_common(sub, default)
+        common.add_common(sub, default)
         add = sub.add_argument
         add("--sizes", default=default["sizes"], help="bytes of values (%(default)s)")
         add("--clients", default=default["clients"], help="(%(default)s)")
@@ -330,9 +305,9 @@ def parse(arguments):
             add("--distributions", default="uniform,zipfian", help="(%(default)s)")
             add("--rounds", type=float, default=5, help="how often the data set is overwritten (%(default)s)")
     options = parser.parse_args(arguments)
-    options.volume = compare.parse_size(options.volume)
-    return compare.split_lists(options, {"sizes": compare.parse_size, "clients": int, "distributions": str})
+    options.volume = common.parse_size(options.volume)
+    return common.split_lists(options, {"sizes": common.parse_size, "clients": int, "distributions": str})
 
 
 if __name__ == "__main__":
-    compare.main(parse(sys.argv[1:]), MODES)
+    common.main(parse(sys.argv[1:]), MODES)

@@ -9,6 +9,7 @@ import unittest
 from unittest import mock
 
 import clusters
+import common
 import compare
 
 
@@ -19,9 +20,9 @@ def result(ops, p50, p99, errors=0):
 class CompareTest(unittest.TestCase):
     def test_sizes(self):
         for text, size in [("256", 256), ("256B", 256), ("64KiB", 65536), ("16MiB", 16 << 20), ("4GiB", 4 << 30)]:
-            self.assertEqual(compare.parse_size(text), size)
-        self.assertEqual(compare.size_name(65536), "64 KiB")
-        self.assertEqual(compare.size_name(1500), "1500 B")
+            self.assertEqual(common.parse_size(text), size)
+        self.assertEqual(common.size_name(65536), "64 KiB")
+        self.assertEqual(common.size_name(1500), "1500 B")
 
     def test_row_takes_ratios_turn_by_turn(self):
         options = types.SimpleNamespace(stores=["nezha", "etcd"])
@@ -71,6 +72,19 @@ class CompareTest(unittest.TestCase):
         grid = compare.parse(["grid"])
         self.assertEqual(grid.sizes, [256, 1024, 16384, 65536])
         self.assertEqual(grid.clients, [1, 32, 128])
+
+    def test_a_node_that_ended_is_named_with_the_end_of_its_log(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cluster = clusters.Nezha("/bin/sh", None, folder)
+            cluster.command = lambda node: ["/bin/sh", "-c", "echo no room; exit 3" if node == 1 else "sleep 60"]
+            for node in range(clusters.NODES):
+                cluster.execute(node)
+            try:
+                cluster.processes[1].wait(10)
+                with self.assertRaisesRegex(clusters.Failed, r"nezha: n2 ended\n(.|\n)*exit code 3\): no room"):
+                    cluster.check_running()
+            finally:
+                cluster.stop()
 
     def test_tree_bytes_counts_allocated_blocks(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Installs with apt what is missing. Usage: deps.sh build [test]. Does nothing, without network, when all is there.
+# Installs with apt what is missing. Usage: deps.sh build [test] [bench]. Does nothing, without network, when all is there.
 set -euo pipefail
 
 if [ "$#" -eq 0 ]; then
-    echo "usage: deps.sh build [test]" >&2
+    echo "usage: deps.sh build [test] [bench]" >&2
     exit 2
 fi
 missing=()
@@ -35,6 +35,14 @@ for group in "$@"; do
         need_command nft nftables
         need_command mkfs.ext4 e2fsprogs
         need_command losetup mount
+        ;;
+    bench)
+        # benches/report.py draws with it; any Python that has it will do.
+        if ! python3 -c "import matplotlib" 2>/dev/null && ! /usr/bin/python3 -c "import matplotlib" 2>/dev/null; then
+            missing+=(python3-matplotlib)
+        fi
+        # benches/paper.py gets etcd from PyPI.
+        if ! python3 -m pip --version >/dev/null 2>&1; then missing+=(python3-pip); fi
         ;;
     *)
         echo "deps.sh: unknown group $group" >&2

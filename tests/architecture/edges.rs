@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("nezha-ycsb", &["nezha-api"]),
     ("kvctl", &["nezha-api", "nezha-ycsb"]),
     ("nezha-baselines", &["nezha", "nezha-gc", "nezha-vlog"]),
+    ("nezha-micro", &["nezha-gc", "nezha-vlog", "nezha-api"]),
 ];
 
 /// Crates a room must not reach, directly or through any other crate.
@@ -20,6 +21,7 @@ const UNKNOWN_TO: &[(&str, &[&str])] = &[
     ("nezha-api", &["openraft", "rocksdb", "librocksdb-sys"]),
     ("nezha-ycsb", &["openraft", "rocksdb", "librocksdb-sys"]),
     ("kvctl", &["openraft", "rocksdb", "librocksdb-sys"]),
+    ("nezha-micro", &["openraft", "rocksdb", "librocksdb-sys"]),
 ];
 
 /// vlog and gc are synchronous and know bytes only.
