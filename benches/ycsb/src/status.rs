@@ -96,7 +96,7 @@ pub(crate) async fn collect(args: &StatusArgs, endpoints: &[String]) -> anyhow::
 
 async fn connect(driver: DriverKind, endpoints: &[String]) -> anyhow::Result<Connections> {
     Ok(match driver {
-        DriverKind::Nezha => Connections::Nezha(
+        DriverKind::Nezha | DriverKind::NezhaUnary => Connections::Nezha(
             endpoints
                 .iter()
                 .map(|endpoint| {
