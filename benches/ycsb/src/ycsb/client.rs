@@ -123,6 +123,8 @@ enum Request {
 #[derive(Debug)]
 struct Fault {
     what: Return,
+    /// Whether the store is at fault: it answered, and not with what was written.
+    wrong: bool,
     error: OpError,
 }
 
@@ -130,20 +132,29 @@ impl From<OpError> for Fault {
     fn from(error: OpError) -> Fault {
         Fault {
             what: Return::Error,
+            wrong: false,
             error,
         }
     }
 }
 
 impl Fault {
+    /// A read that returned something else than was written.
     fn wrong(what: Return, message: String) -> Fault {
-        let error = OpError {
-            kind: "wrong read".to_owned(),
-            unknown: false,
-            leader: None,
-            message,
-        };
-        Fault { what, error }
+        Fault {
+            what,
+            wrong: true,
+            error: read_error("wrong read", message),
+        }
+    }
+}
+
+fn read_error(kind: &str, message: String) -> OpError {
+    OpError {
+        kind: kind.to_owned(),
+        unknown: false,
+        leader: None,
+        message,
     }
 }
 
@@ -403,13 +414,12 @@ impl<D: Driver> Client<D> {
 
     fn missing(&self, number: u64, key: &Bytes) -> Fault {
         if self.shared.inserts.may_be_missing(number) {
-            return OpError {
-                kind: "insert had failed".to_owned(),
-                unknown: false,
-                leader: None,
-                message: format!("key {key:?} does not exist; its insert was not acknowledged"),
-            }
-            .into();
+            let message = format!("key {key:?} does not exist; its insert was not acknowledged");
+            return Fault {
+                what: Return::NotFound,
+                wrong: false,
+                error: read_error("insert had failed", message),
+            };
         }
         Fault::wrong(
             Return::NotFound,
@@ -444,7 +454,7 @@ impl<D: Driver> Client<D> {
         measures.time(section, clock, result.is_err(), self.shared.interval);
         measures.returned(section, return_of(result));
         if let Err(fault) = result {
-            measures.wrong_reads += u64::from(fault.what != Return::Error);
+            measures.wrong_reads += u64::from(fault.wrong);
             measures.failed(fault.error.clone());
         }
         result.is_ok()

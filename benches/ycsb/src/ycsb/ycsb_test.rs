@@ -130,7 +130,7 @@ async fn every_workload_runs_and_every_read_is_verified() {
             assert_eq!(outcome.measured.total.ops, 1_000, "{line}");
             assert!(throughput(&outcome) > 0.0);
             for (section, share) in sections {
-                let bound = 5.0 * (1_000.0 * share * (1.0 - share)).sqrt();
+                let bound = 5.0 * (1_000.0 * share * (1.0_f64 - share)).sqrt();
                 let difference = (count(&outcome, *section) as f64 - 1_000.0 * share).abs();
                 assert!(
                     difference <= bound,
@@ -312,7 +312,9 @@ async fn a_stall_shows_in_intended_latencies_only() {
         outcome.measured.total.latencies[&series].clone()
     };
     assert!(latencies(false, true).max() >= 499_000);
-    assert!(latencies(true, false).at(0.5) > 5 * latencies(false, false).at(0.5));
+    // About half of them were due before the first was given up.
+    assert!(latencies(true, false).at(0.75) >= 100_000);
+    assert!(latencies(true, false).at(0.75) > latencies(false, false).at(0.75));
     assert!(latencies(true, false).max() >= 400_000);
 }
 
