@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::size::parse_size;
+use crate::{size::parse_size, ycsb::parse_assignment};
 
 /// Measure puts, gets, scans, the raw disk, or read the status of the members.
 #[derive(Debug, Clone, Args)]
@@ -23,6 +23,9 @@ pub enum BenchCommand {
     Get(GetArgs),
     /// Load the keys, then scan runs of them from random starts; every row is verified.
     Scan(ScanArgs),
+    /// Load or run a core workload of YCSB; every read is verified.
+    #[command(after_help = YCSB_EXAMPLES)]
+    Ycsb(YcsbArgs),
     /// Append records to files with an fdatasync after each: what the disk below the store can do.
     Disk(DiskArgs),
     /// Send messages to a server that only answers: what the network below the store can do.
@@ -184,6 +187,72 @@ pub struct ScanArgs {
     /// Rows of each scan.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub scan_length: u64,
+}
+
+/// Shown by `kvctl bench ycsb --help`.
+pub const YCSB_EXAMPLES: &str = "\
+Examples (each as `kvctl bench ycsb ...` or `ycsb ...`):
+  ycsb --load --workload a -p recordcount=100000 --threads 64
+  ycsb --run  --workload a -p recordcount=100000 -p operationcount=1000000 --threads 64
+  ycsb --run  --workload d -p recordcount=100000 -p maxexecutiontime=30 --threads 64 --warmup 5 -s
+  ycsb --run  -P workloads/workloadb -p recordcount=100000 -p maxexecutiontime=30 --threads 64 --target 5000
+  ycsb --run  --workload c -p recordcount=100000 -p maxexecutiontime=10 --threads 128 --json > c.json
+
+Load once with the same recordcount, fieldcount, fieldlength, insertorder, zeropadding and table as the runs;
+D and E add records. `-p writeallfields=true` makes an update one write; without it, an update reads the
+record, changes one field and writes it back.";
+
+/// Arguments of `ycsb`. Load, threads, target, `-P`, `-p` and `-s` are those of YCSB's own client.
+#[derive(Debug, Clone, Args)]
+pub struct YcsbArgs {
+    /// Insert the records.
+    #[arg(long, conflicts_with = "run")]
+    pub load: bool,
+    /// Run the transactions; so it is without --load, unless the property dotransactions is false.
+    #[arg(long)]
+    pub run: bool,
+    /// A core workload with YCSB's own settings: a to f. Read before the files.
+    #[arg(long, value_name = "LETTER", value_parser = ["a", "b", "c", "d", "e", "f"])]
+    pub workload: Option<String>,
+    /// A file of properties; may be repeated, later ones win.
+    #[arg(short = 'P', value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// A property; wins over all files.
+    #[arg(short = 'p', value_name = "NAME=VALUE", value_parser = parse_assignment)]
+    pub properties: Vec<(String, String)>,
+    /// Clients, each with one operation in flight: the property threadcount [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Operations to begin per second, whether earlier ones were answered or not: the property target.
+    #[arg(long, value_name = "N")]
+    pub target: Option<u64>,
+    /// Seconds of the same operations before the measurement.
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = parse_seconds)]
+    pub warmup: f64,
+    /// Print a status line on stderr each second, also where that is no terminal: the property status.
+    #[arg(short = 's', long)]
+    pub status: bool,
+    /// Store to drive.
+    #[arg(long, value_enum, default_value = "nezha")]
+    pub driver: DriverKind,
+    /// What the reads must reflect.
+    #[arg(long, value_enum, default_value = "linearizable")]
+    pub consistency: Consistency,
+    /// HTTP/2 connections per endpoint in use, shared by the clients.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub connections: u32,
+    /// Members to talk to.
+    #[arg(long, value_enum, default_value = "leader")]
+    pub members: Target,
+    /// Seconds after which a client gives up on an operation.
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = parse_some_seconds)]
+    pub op_timeout: f64,
+    /// Print one JSON line instead of YCSB's report.
+    #[arg(long)]
+    pub json: bool,
+    /// Processes to account during the measurement: bytes written to disk, resident memory, CPU.
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub pids: Vec<u32>,
 }
 
 /// Arguments of `disk`.
@@ -356,6 +425,22 @@ mod tests {
     }
 
     #[test]
+    fn ycsb_takes_its_clients_options() {
+        let line = "ycsb --load --workload a -P one -P two -p recordcount=5 -p a=b=c --threads 64 --target 100 -s \
+                    --driver nezha-unary --members all --json --warmup 2";
+        let BenchCommand::Ycsb(ycsb) = parse(line).unwrap() else {
+            panic!("not ycsb")
+        };
+        assert!(ycsb.load && !ycsb.run && ycsb.status && ycsb.json);
+        assert_eq!(ycsb.workload.as_deref(), Some("a"));
+        assert_eq!(ycsb.files, [PathBuf::from("one"), PathBuf::from("two")]);
+        assert_eq!(ycsb.properties[1], ("a".to_owned(), "b=c".to_owned()));
+        assert_eq!((ycsb.threads, ycsb.target), (Some(64), Some(100)));
+        assert_eq!(ycsb.driver, DriverKind::NezhaUnary);
+        assert_eq!(ycsb.members, Target::All);
+    }
+
+    #[test]
     fn bad_arguments_are_refused() {
         for line in [
             "",
@@ -373,6 +458,10 @@ mod tests {
             "scan --scan-length 0",
             "disk",
             "disk --dir d --writers 0",
+            "ycsb --load --run",
+            "ycsb --workload g",
+            "ycsb -p recordcount",
+            "ycsb --threads x",
         ] {
             assert!(parse(line).is_err(), "{line:?} was accepted");
         }

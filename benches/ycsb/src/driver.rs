@@ -12,7 +12,7 @@ use anyhow::bail;
 use bytes::Bytes;
 
 use crate::{
-    args::Target,
+    args::{Consistency, DriverKind, Target},
     errors::{NOT_CONNECTED, OpError},
 };
 
@@ -41,6 +41,56 @@ pub(crate) trait Driver: Send + 'static {
 
     /// Called after a failed attempt or one that was given up: the next one may go elsewhere.
     fn failed(&mut self, error: &OpError);
+}
+
+/// How the clients of a load reach a store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) driver: DriverKind,
+    pub(crate) target: Target,
+    /// HTTP/2 connections per endpoint in use.
+    pub(crate) connections: u32,
+    pub(crate) clients: u32,
+    pub(crate) consistency: Consistency,
+}
+
+/// What is done with the drivers of all clients, whatever their kind.
+pub(crate) trait Job {
+    type Output;
+
+    /// Does it; `drivers` holds one for each client.
+    fn run<D: Driver>(self, drivers: Vec<D>) -> impl Future<Output = anyhow::Result<Self::Output>>;
+}
+
+/// Does `job` with drivers of the kind that `access` names.
+///
+/// Errors: bad endpoints, and those of the job.
+pub(crate) async fn with_drivers<J: Job>(
+    access: Access,
+    endpoints: &[String],
+    job: J,
+) -> anyhow::Result<J::Output> {
+    let routes = Arc::new(Routes::new(endpoints, access.target)?);
+    let connections = access.connections as usize;
+    let clients = 0..access.clients as usize;
+    let consistency = access.consistency;
+    match access.driver {
+        DriverKind::Nezha => {
+            let pool = pipelined::Connections::new(routes, connections)?;
+            job.run(clients.map(|n| pool.client(n, consistency)).collect())
+                .await
+        }
+        DriverKind::NezhaUnary => {
+            let pool = nezha::Connections::new(routes, connections)?;
+            job.run(clients.map(|n| pool.client(n, consistency)).collect())
+                .await
+        }
+        DriverKind::Etcd => {
+            let pool = etcd::Connections::new(routes, connections).await?;
+            job.run(clients.map(|n| pool.client(n, consistency)).collect())
+                .await
+        }
+    }
 }
 
 /// Which endpoint the clients of a driver use. Shared by all clients, so one that learns of a new leader tells all.

@@ -27,6 +27,17 @@ impl fmt::Display for BenchError {
 
 impl std::error::Error for BenchError {}
 
+/// The exit code for what [`run`](crate::run) returns, as in `kvctl --help`: 2 for wrong usage or a local file that cannot
+/// be used, 3 without a connection or a leader, else 4.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<BenchError>() {
+        Some(BenchError::Usage(_)) => 2,
+        Some(BenchError::Unreachable(_)) => 3,
+        None if error.is::<std::io::Error>() => 2,
+        None => 4,
+    }
+}
+
 /// The error of a run that failures of these kinds, and nothing else, brought to its end.
 pub(crate) fn error_of_run<'a>(kinds: impl IntoIterator<Item = &'a str>, text: String) -> anyhow::Error {
     let mut kinds = kinds.into_iter().peekable();
@@ -131,6 +142,15 @@ mod tests {
         assert!(unreachable(&["NOT_LEADER", "NO_LEADER", "not connected"]));
         assert!(!unreachable(&["not connected", "NO_SPACE"]));
         assert!(!unreachable(&[]));
+    }
+
+    #[test]
+    fn exit_codes_are_kvctls() {
+        let code = |error: anyhow::Error| exit_code(&error.context("cannot run"));
+        assert_eq!(code(BenchError::Usage(String::new()).into()), 2);
+        assert_eq!(code(BenchError::Unreachable(String::new()).into()), 3);
+        assert_eq!(code(std::io::Error::other("x").into()), 2);
+        assert_eq!(code(anyhow::anyhow!("x")), 4);
     }
 
     #[test]

@@ -40,16 +40,37 @@ impl Latencies {
         self.histogram.len()
     }
 
+    /// The latency, in microseconds, that the share `quantile` of the operations did not exceed.
+    pub(crate) fn at(&self, quantile: f64) -> u64 {
+        self.histogram.value_at_quantile(quantile)
+    }
+
+    /// The average, in microseconds.
+    pub(crate) fn mean(&self) -> f64 {
+        self.histogram.mean()
+    }
+
+    /// The shortest, in microseconds; 0 when nothing was counted.
+    pub(crate) fn min(&self) -> u64 {
+        self.histogram.min()
+    }
+
+    /// The longest, in microseconds.
+    pub(crate) fn max(&self) -> u64 {
+        self.histogram.max()
+    }
+
     /// The usual percentiles.
     pub(crate) fn summary(&self) -> LatencySummary {
-        let at = |quantile| self.histogram.value_at_quantile(quantile);
         LatencySummary {
-            mean: self.histogram.mean().round() as u64,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: self.histogram.max(),
+            mean: self.mean().round() as u64,
+            min: self.min(),
+            p50: self.at(0.5),
+            p90: self.at(0.9),
+            p95: self.at(0.95),
+            p99: self.at(0.99),
+            p999: self.at(0.999),
+            max: self.max(),
         }
     }
 }
@@ -58,8 +79,10 @@ impl Latencies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct LatencySummary {
     pub(crate) mean: u64,
+    pub(crate) min: u64,
     pub(crate) p50: u64,
     pub(crate) p90: u64,
+    pub(crate) p95: u64,
     pub(crate) p99: u64,
     pub(crate) p999: u64,
     pub(crate) max: u64,
@@ -95,6 +118,7 @@ mod tests {
         for (got, want) in [
             (summary.p50, 50_000),
             (summary.p90, 90_000),
+            (summary.p95, 95_000),
             (summary.p99, 99_000),
             (summary.p999, 99_900),
             (summary.max, 100_000),
@@ -121,7 +145,7 @@ mod tests {
     #[test]
     fn extremes_are_kept() {
         let mut latencies = Latencies::new();
-        assert_eq!(latencies.summary().max, 0);
+        assert_eq!((latencies.summary().min, latencies.summary().max), (0, 0));
         latencies.record(Duration::ZERO);
         latencies.record(Duration::from_secs(100_000));
         assert_eq!(latencies.count(), 2);

@@ -1,7 +1,7 @@
-//! Load generator with drivers for Nezha and etcd, a raw-disk probe, and a status probe.
+//! Load generator with drivers for Nezha and etcd, YCSB's core workloads, a raw-disk probe, and a status probe.
 //!
 //! `kvctl bench` parses [`BenchArgs`] and calls [`run`]. The load is a closed loop: each client has one operation in
-//! flight and starts the next when it is answered. Values are derived from their keys, so every read is verified.
+//! flight and starts the next when it is answered; YCSB's workloads can also run by a schedule. Every read is verified.
 #![forbid(unsafe_code)]
 
 mod acks;
@@ -19,12 +19,13 @@ mod size;
 mod status;
 mod values;
 mod workload;
+mod ycsb;
 
 pub use args::{
     BenchArgs, BenchCommand, Consistency, DiskArgs, DriverKind, EchoArgs, EchoMode, GetArgs, LoadArgs,
-    PutArgs, ScanArgs, StatusArgs, Target,
+    PutArgs, ScanArgs, StatusArgs, Target, YCSB_EXAMPLES, YcsbArgs,
 };
-pub use errors::BenchError;
+pub use errors::{BenchError, exit_code};
 pub use size::{ParseSizeError, parse_size};
 
 use anyhow::Context;
@@ -45,6 +46,9 @@ pub async fn run(args: BenchArgs, endpoints: Vec<String>) -> anyhow::Result<()> 
         BenchCommand::Scan(scan) => load::run(workload::Workload::scan(&scan)?, &scan.load, &endpoints)
             .await
             .context("cannot run the scan benchmark"),
+        BenchCommand::Ycsb(args) => ycsb::run(&args, &endpoints)
+            .await
+            .context("cannot run the YCSB workload"),
         BenchCommand::Disk(disk) => tokio::task::spawn_blocking(move || disk::run(&disk))
             .await
             .context("the disk probe stopped")?

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     acks::AckLog,
-    args::{Distribution, DriverKind, LoadArgs},
-    driver::{Driver, Routes, etcd, nezha, pipelined},
+    args::{Distribution, LoadArgs},
+    driver::{Access, Driver, Job, with_drivers},
     errors::{BenchError, OpError, error_of_run},
     process::{self, ProcessReport},
     progress::{Counters, Progress},
@@ -56,26 +56,27 @@ pub(crate) async fn run(workload: Workload, args: &LoadArgs, endpoints: &[String
 
 /// Runs `workload` with the driver that `args` name.
 async fn measure(workload: &Workload, args: &LoadArgs, endpoints: &[String]) -> anyhow::Result<LoadReport> {
-    let routes = Arc::new(Routes::new(endpoints, args.target)?);
-    let connections = args.connections as usize;
-    let clients = 0..args.clients as usize;
-    let consistency = workload.consistency;
-    match args.driver {
-        DriverKind::Nezha => {
-            let pool = pipelined::Connections::new(routes, connections)?;
-            let drivers = clients.map(|n| pool.client(n, consistency)).collect();
-            drive(workload, args, drivers).await
-        }
-        DriverKind::NezhaUnary => {
-            let pool = nezha::Connections::new(routes, connections)?;
-            let drivers = clients.map(|n| pool.client(n, consistency)).collect();
-            drive(workload, args, drivers).await
-        }
-        DriverKind::Etcd => {
-            let pool = etcd::Connections::new(routes, connections).await?;
-            let drivers = clients.map(|n| pool.client(n, consistency)).collect();
-            drive(workload, args, drivers).await
-        }
+    let access = Access {
+        driver: args.driver,
+        target: args.target,
+        connections: args.connections,
+        clients: args.clients,
+        consistency: workload.consistency,
+    };
+    with_drivers(access, endpoints, Load { workload, args }).await
+}
+
+/// A load, to be driven by whatever drivers.
+struct Load<'l> {
+    workload: &'l Workload,
+    args: &'l LoadArgs,
+}
+
+impl Job for Load<'_> {
+    type Output = LoadReport;
+
+    async fn run<D: Driver>(self, drivers: Vec<D>) -> anyhow::Result<LoadReport> {
+        drive(self.workload, self.args, drivers).await
     }
 }
 
@@ -437,6 +438,6 @@ fn zipfian(keys: u64, random: &mut Xoshiro256PlusPlus) -> u64 {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod load_test;

@@ -9,11 +9,18 @@ const STARTS: u64 = 32 << 20;
 const SEED: u64 = 0x6e65_7a68_6100_0001;
 
 /// A bijection on `u64` (the finalizer of splitmix64): spreads consecutive numbers over the key space.
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
+}
+
+/// FNV-1a: cheap for a few dozen bytes. To be mixed before its low bits are used.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Names keys: a prefix and 16 hexadecimal digits.
@@ -79,18 +86,25 @@ impl Values {
 
     /// The value of `key`: incompressible bytes, the same in every process.
     pub(crate) fn value(&self, key: &[u8]) -> Bytes {
-        // FNV-1a, then mixed: cheap for keys of a few dozen bytes.
-        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let start = (mix(hash) % STARTS) as usize;
+        let start = start_of(hash_bytes(key));
         self.pool.slice(start..start + self.size)
+    }
+
+    /// The first `length` bytes of the value that follows from `seed`; at most the size of values.
+    pub(crate) fn window(&self, seed: u64, length: usize) -> &[u8] {
+        let start = start_of(seed);
+        &self.pool[start..start + length.min(self.size)]
     }
 
     /// Whether `value` is exactly what was derived for `key`.
     pub(crate) fn matches(&self, key: &[u8], value: &[u8]) -> bool {
         self.value(key) == value
     }
+}
+
+/// Where in the pool a value begins.
+fn start_of(seed: u64) -> usize {
+    (mix(seed) % STARTS) as usize
 }
 
 #[cfg(test)]

@@ -25,11 +25,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// What the next puts meet, each fault once per unit.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// Puts that are applied, then answered OUTCOME_UNKNOWN.
-    pub(super) unknown: AtomicU64,
+    pub(crate) unknown: AtomicU64,
     /// Puts that are never answered.
-    pub(super) silent: AtomicU64,
+    pub(crate) silent: AtomicU64,
 }
 
 fn take(fault: &AtomicU64) -> bool {
@@ -40,18 +40,18 @@ fn take(fault: &AtomicU64) -> bool {
 
 /// The cluster; its members serve until the test ends.
 #[derive(Debug)]
-pub(super) struct Fake {
-    pub(super) rows: Mutex<BTreeMap<Bytes, Bytes>>,
-    pub(super) faults: Faults,
+pub(crate) struct Fake {
+    pub(crate) rows: Mutex<BTreeMap<Bytes, Bytes>>,
+    pub(crate) faults: Faults,
     /// Calls that each member answered as leader, by position.
-    pub(super) served: Vec<AtomicU64>,
+    pub(crate) served: Vec<AtomicU64>,
     leader: usize,
     addresses: Vec<SocketAddr>,
 }
 
 impl Fake {
     /// Starts `members` members of which number `leader` leads.
-    pub(super) async fn start(members: usize, leader: usize) -> Arc<Fake> {
+    pub(crate) async fn start(members: usize, leader: usize) -> Arc<Fake> {
         let mut listeners = Vec::new();
         for _ in 0..members {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -77,7 +77,7 @@ impl Fake {
         fake
     }
 
-    pub(super) fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         self.addresses.iter().map(SocketAddr::to_string).collect()
     }
 
