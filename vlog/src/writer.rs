@@ -8,7 +8,7 @@ use crate::content::Content;
 use crate::error::Error;
 use crate::files::Table;
 use crate::format::{FrameHead, SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, Reservation};
 use crate::ids::{SegmentId, Seq};
 use crate::layout::Group;
 use crate::log::Shared;
@@ -27,6 +27,7 @@ pub struct Writer {
     segment: SegmentId,
     /// End of the last durable group, in bytes from the segment start.
     end: u64,
+    reserved: Reservation,
 }
 
 /// Where a frame of the group went, to be published once it is durable.
@@ -43,6 +44,7 @@ impl Writer {
             file,
             segment,
             end,
+            reserved: Reservation::default(),
         }
     }
 
@@ -103,6 +105,8 @@ impl Writer {
         }
         let end = layout.end;
         let slices = layout.finish();
+        let planned = self.shared.options.segment_bytes;
+        self.reserved.reach(self.file.as_ref(), end, planned);
         self.file
             .write_all_vectored_at(&slices, self.end)
             .map_err(|e| self.failed("write", &e))?;
@@ -153,6 +157,7 @@ impl Writer {
         self.file
             .sync_data()
             .map_err(|e| self.failed("sync footer of", &e))?;
+        self.file.release_reserved();
         // Crash here: sealed without successor; recovery creates the successor.
         let next = SegmentId::new(self.segment.get() + 1);
         let header = SegmentHeader {
@@ -185,6 +190,7 @@ impl Writer {
         view.active_bytes = SEGMENT_HEADER_LEN;
         drop(view);
         self.file = file;
+        self.reserved = Reservation::default();
         self.segment = next;
         self.end = SEGMENT_HEADER_LEN;
         Ok(())

@@ -6,6 +6,7 @@ mod crash;
 mod crash_disk;
 mod crash_image;
 mod os;
+mod reservation;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use crash::CrashFs;
 pub use crash_disk::{FailKind, FailWith};
 pub use os::OsFs;
+pub use reservation::Reservation;
 
 /// A file system as the storage rooms need it.
 ///
@@ -58,6 +60,12 @@ pub trait File: fmt::Debug + Send + Sync {
     fn prefetch(&self, _offset: u64, _len: u64) {}
     /// Says that whoever reads asks for all that it needs: the system need not guess what comes next, and read it too.
     fn no_readahead(&self) {}
+    /// Sets space aside for `len` bytes from `offset` on, so that a sync of what will be written there need not wait until
+    /// its place on the disk is recorded as well. Neither the length nor what can be read changes. May do nothing: if
+    /// there is no space, the write will say so.
+    fn reserve(&self, _offset: u64, _len: u64) {}
+    /// Gives back what was set aside beyond the end of the file.
+    fn release_reserved(&self) {}
     /// Makes the bytes and the length durable. After an error nothing written since the last success may be trusted.
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.

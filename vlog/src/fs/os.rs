@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 
 use super::{File, Fs};
 
@@ -130,6 +130,18 @@ impl File for OsFile {
 
     fn no_readahead(&self) {
         let _ = fadvise(&self.file, 0, None, Advice::Random);
+    }
+
+    fn reserve(&self, offset: u64, len: u64) {
+        // What is refused here, the write will be refused as well, and says so.
+        let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len);
+    }
+
+    fn release_reserved(&self) {
+        // Cutting a file to its own length frees what it holds beyond. What is not freed goes with the file.
+        if let Ok(len) = self.len() {
+            let _ = self.set_len(len);
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -88,6 +88,14 @@ impl File for NoSyncFile {
         self.file.no_readahead();
     }
 
+    fn reserve(&self, offset: u64, len: u64) {
+        self.file.reserve(offset, len);
+    }
+
+    fn release_reserved(&self) {
+        self.file.release_reserved();
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
