@@ -13,7 +13,7 @@ cargo clippy --release --workspace --locked --all-targets -- -D warnings
 cargo clippy --release --workspace --locked --all-targets --features nezha/planted-bugs -- -D warnings
 
 header "verify: the scripts of the comparison"
-python3 -B benches/compare_test.py
+for each in benches/*_test.py; do python3 -B "$each"; done
 
 header "verify: arrows between crates; licences, bans and sources of deny.toml"
 cargo test --release --workspace --locked --test architecture
