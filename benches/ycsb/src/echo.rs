@@ -443,6 +443,7 @@ mod tests {
             let answered: Response<Bytes> = grpc.unary(Request::new(message()), path, Raw).await.unwrap();
             assert_eq!(answered.into_inner(), expected);
             let messages = tokio_stream::iter([message(), message()]);
+            grpc.ready().await.unwrap();
             let path = PathAndQuery::from_static(STREAMED);
             let answers = grpc.streaming(Request::new(messages), path, Raw).await.unwrap();
             let answers: Vec<Bytes> = answers.into_inner().map(Result::unwrap).collect().await;

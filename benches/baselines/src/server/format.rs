@@ -4,13 +4,15 @@
 //! ```text
 //! key           value
 //! 00 'F'        format      "NZHACLS\0", version u64
-//! 00 'S'        state       applied id, installed_at id, max_node_id, keys, live_bytes, next_value_segment
-//! 00 'M'        membership  log id, encoded membership to the end
+//! 00 's'        state       applied id, installed_at id, max_node_id, keys, live_bytes, next_value_segment
+//! 00 'm'        membership  log id, encoded membership to the end
 //! 01 key...     outline     create_revision, mod_revision, version, value length
 //! 02 key...     row         create_revision, mod_revision, version, value to the end
 //!
 //! id: present (0 or 1), term, node, index; all numbers are u64
 //! ```
+//!
+//! The format record is where the product's index has its own, and nothing else is: each refuses the other by it.
 //!
 //! The outline repeats what the row says, so that a write, which must know the revisions of the value before it, need
 //! not read that value, and a read needs nothing but the row.
@@ -22,8 +24,8 @@ use nezha_vlog::LogId;
 /// Another one is refused.
 pub(super) const VERSION: u32 = 1;
 pub(super) const KEY_FORMAT: &[u8] = b"\x00F";
-pub(super) const KEY_STATE: &[u8] = b"\x00S";
-pub(super) const KEY_MEMBERSHIP: &[u8] = b"\x00M";
+pub(super) const KEY_STATE: &[u8] = b"\x00s";
+pub(super) const KEY_MEMBERSHIP: &[u8] = b"\x00m";
 /// First byte of the key of a row.
 pub(super) const ROWS: u8 = 2;
 /// Just above every row.

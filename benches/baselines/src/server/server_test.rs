@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use nezha::index::{ScanItem, ScanRange};
@@ -127,10 +127,33 @@ fn check(node: &NodeStore, model: &Model, what: &str) {
     );
 }
 
-/// What a crash would leave, opened.
+/// What a crash would leave, opened: the directory as it was at one moment, although RocksDB may be working in it.
 fn crash(baseline: Baseline, from: &Path, to: &Path) -> NodeStore {
-    copy_dir(from, to).unwrap();
-    open(baseline, to)
+    loop {
+        let before = listing(from);
+        // A file that has just gone is no failure: then the listings differ.
+        let copied = copy_dir(from, to);
+        if listing(from) == before {
+            copied.unwrap();
+            return open(baseline, to);
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+/// Files below a directory with their lengths.
+fn listing(dir: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => files.append(&mut listing(&path)),
+            Ok(found) => drop(files.insert(path, found.len())),
+            // It went while this looked.
+            Err(_) => {}
+        }
+    }
+    files
 }
 
 #[test]
@@ -204,9 +227,13 @@ fn a_directory_of_another_kind_of_store_is_refused() {
         .map(|storage| Baseline::new(storage, Settings::Tuned, true).unwrap());
     for (own, other) in [(kinds[0], kinds[1]), (kinds[1], kinds[0])] {
         let root = tempfile::tempdir().unwrap();
-        drop(open(own, root.path()));
+        let mut node = open(own, root.path());
+        play(&mut node, &mut Model::new(), 0);
+        node.store().flush().unwrap();
+        drop(node);
         let log = nezha_vlog::Options::default();
         let refused = NodeStore::with(root.path(), other.parts(), log).err().unwrap();
-        assert!(format!("{refused:#}").contains("format record"), "{refused:#}");
+        let reason = format!("{refused:#}");
+        assert!(reason.contains("format record"), "{reason}");
     }
 }
