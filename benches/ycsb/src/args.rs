@@ -193,14 +193,14 @@ pub struct ScanArgs {
 pub const YCSB_EXAMPLES: &str = "\
 Examples (each as `kvctl bench ycsb ...` or `ycsb ...`):
   ycsb --load --workload a -p recordcount=100000 --threads 64
-  ycsb --run  --workload a -p recordcount=100000 -p operationcount=1000000 --threads 64
-  ycsb --run  --workload d -p recordcount=100000 -p maxexecutiontime=30 --threads 64 --warmup 5 -s
-  ycsb --run  -P workloads/workloadb -p recordcount=100000 -p maxexecutiontime=30 --threads 64 --target 5000
-  ycsb --run  --workload c -p recordcount=100000 -p maxexecutiontime=10 --threads 128 --json > c.json
+  ycsb --run --workload a -p recordcount=100000 -p operationcount=1000000 --threads 64
+  ycsb --run --workload d -p recordcount=100000 -p maxexecutiontime=30 --warmup 5 -s
+  ycsb --run -P workloads/workloadb -P my.properties --threads 64 --target 5000
+  ycsb --run --workload c -p recordcount=100000 --threads 128 --json > c.json
 
-Load once with the same recordcount, fieldcount, fieldlength, insertorder, zeropadding and table as the runs;
-D and E add records. `-p writeallfields=true` makes an update one write; without it, an update reads the
-record, changes one field and writes it back.";
+Load once, with the recordcount, fieldcount, fieldlength, insertorder, zeropadding and table of the \
+runs; D and E add records. With -p writeallfields=true an update is one write; without it, an update \
+reads the record, changes one field and writes it back.";
 
 /// Arguments of `ycsb`. Load, threads, target, `-P`, `-p` and `-s` are those of YCSB's own client.
 #[derive(Debug, Clone, Args)]

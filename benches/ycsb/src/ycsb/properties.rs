@@ -148,11 +148,11 @@ impl Properties {
             })
     }
 
-    /// `name=value (where)` for errors about a property, or `name, which is not set`.
+    /// `name=value (where)` for errors about a property, or `name (not set)`.
     pub(crate) fn place(&self, name: &str) -> String {
         match self.entries.get(name) {
             Some(entry) => format!("property {name}={} ({})", entry.value, entry.origin),
-            None => format!("property {name}, which is not set"),
+            None => format!("property {name} (not set)"),
         }
     }
 

@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn what_cannot_be_run_is_refused_with_its_place() {
         for (text, parts) in [
-            ("", vec!["recordcount, which is not set", "at least 1"]),
+            ("", vec!["recordcount (not set)", "at least 1"]),
             ("recordcount=0", vec!["recordcount=0 (w:1)"]),
             ("recordcount=ten", vec!["recordcount=ten (w:1)", "whole number"]),
             (
