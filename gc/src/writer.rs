@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nezha_vlog::fs::{File, Fs, Reservation};
+use nezha_vlog::fs::{File, Fs};
 use nezha_vlog::{Fault, SegmentId, ValueRef, decode_record};
 
 use crate::error::Error;
@@ -30,7 +30,6 @@ pub struct SegmentWriter {
     written: u64,
     /// Bytes of it that were synced.
     synced: u64,
-    reserved: Reservation,
     /// Records that follow them. Shared with the caller's buffers: not copied.
     pending: Vec<Bytes>,
     pending_bytes: usize,
@@ -56,7 +55,6 @@ impl SegmentWriter {
             file,
             written: 0,
             synced: 0,
-            reserved: Reservation::default(),
             pending_bytes: head.len(),
             pending: vec![head],
             records: 0,
@@ -154,7 +152,6 @@ impl SegmentWriter {
         self.write_pending()?;
         let temporary = temporary_path(&self.dir, self.header);
         self.sync()?;
-        self.file.release_reserved();
         // Crash before the rename: the temporary file goes at the next opening. Crash before the directory sync: the
         // name may be missing, and nothing refers to the segment yet. (I6)
         let path = self
@@ -177,8 +174,6 @@ impl SegmentWriter {
     }
 
     fn write_pending(&mut self) -> Result<(), Error> {
-        let end = self.written + self.pending_bytes as u64;
-        self.reserved.reach(self.file.as_ref(), end, u64::MAX);
         let slices: Vec<IoSlice<'_>> = self.pending.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let written = self.file.write_all_vectored_at(&slices, self.written);
         written.map_err(Error::io("write", &temporary_path(&self.dir, self.header)))?;

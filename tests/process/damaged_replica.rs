@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use nezha_api::v1::{GcStatusResponse, StatusResponse};
+use nezha_api::v1::StatusResponse;
 use tonic::Code;
 
 use crate::damage::{Spot, find, log_files};
 use crate::harness::client::assert_refused;
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
+use crate::harness::collection;
 use crate::harness::seed::{seed, value_of};
 use crate::harness::{block_on, eventually};
 use crate::replicas::check_replicas;
@@ -42,23 +43,6 @@ fn value_files(dir: &Path) -> Vec<PathBuf> {
         .filter(|values| values.is_dir());
     let files = values.flat_map(|values| std::fs::read_dir(values).unwrap());
     files.map(|entry| entry.unwrap().path()).collect()
-}
-
-/// Orders a run and waits for its end, however it ends.
-async fn collect(cluster: &Cluster, i: usize) -> GcStatusResponse {
-    let conn = cluster.nodes[i].conn();
-    eventually("an ordered collection", SERVING_PATIENCE, || async {
-        conn.gc_run().await.map_err(|s| s.to_string())
-    })
-    .await;
-    eventually("the end of a collection", SERVING_PATIENCE, || async {
-        let status = conn.gc_status().await.map_err(|s| s.to_string())?;
-        match status.requested || status.job.is_some() {
-            true => Err(format!("{:?}", status.job)),
-            false => Ok(status),
-        }
-    })
-    .await
 }
 
 fn name_of(file: &Path) -> String {
@@ -97,7 +81,7 @@ async fn damaged(cluster: &mut Cluster, seed: u64) -> (usize, [Spot; 2]) {
     cluster.wait_serving().await;
     put(cluster, seed, 0..100).await;
     let at = (cluster.leader().await + 1) % 3;
-    let status = collect(cluster, at).await;
+    let status = collection::run(cluster, at).await;
     assert!(status.jobs_finished > 0, "{status:?}");
     put(cluster, seed, 100..KEYS).await;
     // In good order, so that the log need not be replayed from.
@@ -135,7 +119,7 @@ fn a_damaged_replica_copies_no_damage_and_can_be_replaced() {
             files
         };
         // A job meets the log's damage, and the collector goes on with other files in the same run.
-        let status = collect(&cluster, at).await;
+        let status = collection::run(&cluster, at).await;
         assert!(status.jobs_finished > 0, "{status:?}");
         let met = named(&cluster.status(at).await);
         assert!(met.contains(&name_of(&logged.file)), "gc has met it: {met:?}");
@@ -153,7 +137,7 @@ fn a_damaged_replica_copies_no_damage_and_can_be_replaced() {
 
         // Overwrites around it make garbage; the run ends without an error, both files stay and are named as pinned.
         put(&cluster, seed, (0..KEYS).filter(|n| ![3, 120].contains(n))).await;
-        let status = collect(&cluster, at).await;
+        let status = collection::run(&cluster, at).await;
         assert_eq!(status.last_error, "", "{status:?}");
         let pinned = status.pins.iter().filter(|pin| pin.reason == "damage").count();
         assert_eq!(pinned, 2, "{:?}", status.pins);

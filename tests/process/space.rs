@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::harness::client::Conn;
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
+use crate::harness::collection::with_small_segments;
 use crate::harness::disk::LoopDisk;
 use crate::harness::{block_on, eventually, seed};
 
@@ -20,13 +21,19 @@ const VALUE_BYTES: usize = 9_000;
 const KEYS: u64 = 2_000;
 
 fn cluster(extra: &[&str]) -> Cluster {
-    let mut cluster = Cluster::new(3).steady();
-    for node in &mut cluster.nodes {
-        let options = ["--log-segment-bytes", "1MiB", "--admission-wait", "300ms"];
-        node.extra
-            .extend(options.iter().chain(extra).map(ToString::to_string));
+    let options = [&["--admission-wait", "300ms"], extra].concat();
+    with_small_segments(Cluster::new(3).steady(), &options)
+}
+
+/// Gives each node a file system of its own, of this many MiB.
+fn on_disks(cluster: &mut Cluster, mib: u64) -> Vec<LoopDisk> {
+    let disks: Vec<LoopDisk> = (0..3)
+        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), mib))
+        .collect();
+    for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
+        node.dir = disk.path().join("data");
     }
-    cluster
+    disks
 }
 
 fn key(n: u64) -> String {
@@ -186,12 +193,7 @@ fn a_disk_that_is_nearly_full_gets_room_again() {
     let seed = seed::seed("a_disk_that_is_nearly_full_gets_room_again", 33);
     // The bound would hold writes up before the disk does.
     let mut cluster = cluster(&["--space-floor-bytes", "1GiB", "--disk-reserve-bytes", RESERVE]);
-    let disks: Vec<LoopDisk> = (0..3)
-        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), 160))
-        .collect();
-    for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
-        node.dir = disk.path().join("data");
-    }
+    let disks = on_disks(&mut cluster, 160);
     cluster.start_all();
     block_on(async {
         cluster.wait_serving().await;
@@ -240,12 +242,7 @@ fn a_disk_that_is_nearly_full_gets_room_again() {
 fn a_follower_without_room_stays_behind_and_catches_up() {
     let seed = seed::seed("a_follower_without_room_stays_behind_and_catches_up", 34);
     let mut cluster = cluster(&["--disk-reserve-bytes", "48MiB"]);
-    let disks: Vec<LoopDisk> = (0..3)
-        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), 256))
-        .collect();
-    for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
-        node.dir = disk.path().join("data");
-    }
+    let disks = on_disks(&mut cluster, 256);
     cluster.start_all();
     block_on(async {
         cluster.wait_serving().await;
