@@ -14,6 +14,15 @@ impl<T: Send + 'static> DropOnBlocking<T> {
         Self(Some(value))
     }
 
+    /// Drops the value now, and returns once that is done: for those who go on with what it leaves behind.
+    pub async fn close(mut self) {
+        let Some(value) = self.0.take() else { return };
+        let dropped = tokio::task::spawn_blocking(move || drop(value)).await;
+        if let Err(error) = dropped {
+            tracing::error!(%error, "closing what was staged failed");
+        }
+    }
+
     /// Gives the value back, for a blocking thread.
     pub fn into_inner(mut self) -> T {
         self.0.take().expect("taken by its consumer only")
@@ -40,8 +49,10 @@ impl<T: Send + 'static> Drop for DropOnBlocking<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, mpsc};
     use std::thread::ThreadId;
+    use std::time::Duration;
 
     use super::*;
 
@@ -51,6 +62,24 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.0.send(std::thread::current().id());
         }
+    }
+
+    /// Takes its time to go.
+    struct Slow(Arc<AtomicBool>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Once, a staged store was looked for by its sweep while it was still being closed, and stayed.
+    #[tokio::test]
+    async fn whoever_closes_goes_on_when_it_is_gone() {
+        let gone = Arc::new(AtomicBool::new(false));
+        DropOnBlocking::new(Slow(gone.clone())).close().await;
+        assert!(gone.load(Ordering::SeqCst));
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use super::intake::{Intake, Rejected};
 use super::{Patience, answer};
 use crate::raft::convert::{check_sequence, log_id_from_peer, vote_from_peer, vote_to_peer};
 use crate::raft::drop_on_blocking::DropOnBlocking;
-use crate::raft::snapshot::Snapshot;
+use crate::raft::snapshot::{Snapshot, SnapshotData};
 use crate::raft::types::{NodeId, Vote};
 use crate::store::Store;
 
@@ -236,7 +236,14 @@ impl Receiver {
         let mut intake = DropOnBlocking::new(joined(self.working(opening).await)?);
         self.say(Answer::Staged(0));
         let end = loop {
-            match self.next_part().await? {
+            let part = match self.next_part().await {
+                Ok(part) => part,
+                Err(status) => {
+                    intake.close().await;
+                    return Err(status);
+                }
+            };
+            match part {
                 Some(Part::Chunk(chunk)) => {
                     let mut taking = intake.into_inner();
                     let taken = tokio::task::spawn_blocking(move || {
@@ -254,7 +261,10 @@ impl Receiver {
                         Err(error @ Rejected::OutOfOrder { .. }) => {
                             self.hang_up(Status::invalid_argument(error.to_string()));
                         }
-                        Err(error @ Rejected::Unusable(_)) => return joined(Ok(Err(error))),
+                        Err(error @ Rejected::Unusable(_)) => {
+                            intake.close().await;
+                            return joined(Ok(Err(error)));
+                        }
                     }
                 }
                 Some(Part::Alive(_)) => self.say(self.answer),
@@ -270,6 +280,9 @@ impl Receiver {
         let finishing = tokio::task::spawn_blocking(move || intake.into_inner().finish(&end));
         let snapshot = joined(self.working(finishing).await)?;
         if self.connections.is_closed() {
+            if let SnapshotData::Staged(staged) = snapshot.snapshot {
+                staged.close().await;
+            }
             return Err(Status::cancelled("another transfer has begun"));
         }
         tracing::info!(
