@@ -19,7 +19,7 @@ BENCH_DIR := $(CURDIR)/target/bench
 
 help:
 	@echo "make run     build, then serve a three-node cluster on 127.0.0.1 (DATA_DIR, CLIENT_PORT, PEER_PORT)"
-	@echo "make test    verify, then every unit, crash and process test (as root; about 25 minutes cold on two cores)"
+	@echo "make test    verify, then every unit, crash and process test (as root; about half an hour cold on two cores)"
 	@echo "make verify  formatting, lints, licences, arrows between crates; never writes a source file"
 	@echo "make fix     formats, and applies what clippy can fix"
 	@echo "make bench   compare with etcd and with plain RocksDB below the same Raft, and make a page of it; 15 minutes"
