@@ -1,5 +1,7 @@
 //! Puts and deletes on this node: one path for a call of its own and for an operation of a pipeline.
 
+use std::sync::Arc;
+
 use nezha_api::errors::{self, LeaderHint};
 use nezha_api::v1::{DeleteRequest, DeleteResponse, PutRequest, PutResponse, ResponseHeader};
 use nezha_vlog::{Draft, Precondition};
@@ -121,34 +123,36 @@ impl Context {
         Ok(answer.into_inner())
     }
 
-    /// Proposes `draft`, once there is space for it, and calls `done` with its outcome.
+    /// Proposes `draft`, once there is space for it, and calls `done` with its outcome, or with what the client is told
+    /// when there was no space in time. It runs on one of Raft's tasks: it must neither block nor wait.
     ///
     /// The bytes of the call stay counted until the outcome is known, whether or not somebody waits for it. (I12)
-    /// Errors: there was no space in time; nothing was proposed, and `done` is dropped.
     pub async fn propose(
-        &self,
+        self: Arc<Self>,
         draft: Draft,
-        call: &mut Call,
-        done: impl FnOnce(Result<Written, WriteError>) + Send + 'static,
-    ) -> Result<(), Status> {
-        self.space_for(draft.encoded_len(), call).await?;
-        let permit = call.permit.take();
-        let done = move |result| {
+        mut call: Call,
+        done: impl FnOnce(Result<Written, Status>) + Send + 'static,
+    ) {
+        if let Err(status) = self.space_for(draft.encoded_len(), &call).await {
+            return done(Err(status));
+        }
+        let (permit, consensus) = (call.permit.take(), self.consensus.clone());
+        let told = move |result: Result<Written, WriteError>| {
             drop(permit);
-            done(result);
+            done(result.map_err(|error| self.write_error(error)));
         };
-        self.consensus.propose(draft, done).await;
-        Ok(())
+        consensus.propose(draft, told).await;
     }
 
     /// Proposes `draft` and waits for its outcome until the call's deadline.
-    pub async fn write(&self, draft: Draft, mut call: Call) -> Result<Written, Status> {
+    pub async fn write(self: &Arc<Self>, draft: Draft, call: Call) -> Result<Written, Status> {
         let (tx, rx) = oneshot::channel();
+        let deadline = call.deadline;
         // The caller may have given up.
         let done = move |result| drop(tx.send(result));
-        self.propose(draft, &mut call, done).await?;
-        match tokio::time::timeout_at(call.deadline, rx).await {
-            Ok(Ok(result)) => result.map_err(|error| self.write_error(error)),
+        self.clone().propose(draft, call, done).await;
+        match tokio::time::timeout_at(deadline, rx).await {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(errors::outcome_unknown(&self.name, "Raft stopped")),
             Err(_) => Err(errors::outcome_unknown(
                 &self.name,
@@ -158,7 +162,7 @@ impl Context {
     }
 
     /// What the client is told about a write that was not acknowledged.
-    pub fn write_error(&self, error: WriteError) -> Status {
+    fn write_error(&self, error: WriteError) -> Status {
         match error {
             WriteError::NotLeader { leader } => self.led_by(leader),
             WriteError::Unknown { reason } => errors::outcome_unknown(&self.name, &reason),

@@ -1,8 +1,8 @@
 //! The way back: answers of many tasks to the one stream of a client.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 
 use nezha_api::v1::{Failure, PipelineResponse, ResponseHeader, pipeline_response};
@@ -52,26 +52,32 @@ impl Answer {
     }
 }
 
+const NONE_WAITED: u64 = u64::MAX;
+
+type Queued = Result<Answer, Status>;
+
 /// Where the answers of one stream go. The stream ends when the last clone is gone.
 #[derive(Clone)]
 pub struct Answers {
-    queue: mpsc::UnboundedSender<Result<Answer, Status>>,
-    counts: Arc<Counts>,
+    queue: mpsc::UnboundedSender<Queued>,
+    waiting: Arc<Waiting>,
 }
 
-/// Answers that were put into the queue and taken out of it.
-#[derive(Default)]
-struct Counts {
+/// Answers that the client has not taken yet. The stream takes them out; a client that is given up loses them.
+struct Waiting {
+    queue: Mutex<mpsc::UnboundedReceiver<Queued>>,
+    /// Answers that were put into the queue, and taken out of it.
     sent: AtomicU64,
     taken: AtomicU64,
-    /// What `taken` was when somebody last looked.
+    /// What `taken` was when somebody last looked and answers waited; [`NONE_WAITED`] when none did.
     seen: AtomicU64,
+    given_up: Mutex<Option<Status>>,
 }
 
 impl Answers {
     /// Queues an answer; the slots bound how many. Does not block.
     pub fn send(&self, answer: Answer) {
-        self.counts.sent.fetch_add(1, Ordering::Relaxed);
+        self.waiting.sent.fetch_add(1, Ordering::Relaxed);
         // The client may be gone.
         drop(self.queue.send(Ok(answer)));
     }
@@ -81,26 +87,62 @@ impl Answers {
         drop(self.queue.send(Err(status)));
     }
 
-    /// Whether the client has taken an answer since the last time, or none was there to be taken.
+    /// Whether the client has taken an answer since the last look, or none waited then: one that has just come says
+    /// nothing about its client.
     pub fn are_read(&self) -> bool {
-        let taken = self.counts.taken.load(Ordering::Relaxed);
-        let seen = self.counts.seen.swap(taken, Ordering::Relaxed);
-        taken != seen || taken == self.counts.sent.load(Ordering::Relaxed)
+        let taken = self.waiting.taken.load(Ordering::Relaxed);
+        let wait = self.waiting.sent.load(Ordering::Relaxed) > taken;
+        let seen = if wait { taken } else { NONE_WAITED };
+        self.waiting.seen.swap(seen, Ordering::Relaxed) != taken
     }
+
+    /// Ends the stream with an error instead of what is queued and of what is still to come. The transport does not ask
+    /// for more while its client does not read: nobody else would drop it.
+    pub fn give_up(&self, status: Status) {
+        *lock(&self.waiting.given_up) = Some(status);
+        let mut queue = lock(&self.waiting.queue);
+        queue.close();
+        while queue.try_recv().is_ok() {}
+    }
+}
+
+impl Waiting {
+    fn poll(&self, cx: &mut std::task::Context<'_>) -> Poll<Option<Queued>> {
+        let next = ready!(lock(&self.queue).poll_recv(cx));
+        if matches!(next, Some(Ok(_))) {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        Poll::Ready(next.or_else(|| lock(&self.given_up).take().map(Err)))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under it is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn queue() -> (Answers, Arc<Waiting>) {
+    let (queue, answers) = mpsc::unbounded_channel();
+    let waiting = Arc::new(Waiting {
+        queue: Mutex::new(answers),
+        sent: AtomicU64::new(0),
+        taken: AtomicU64::new(0),
+        seen: AtomicU64::new(NONE_WAITED),
+        given_up: Mutex::default(),
+    });
+    let answers = Answers {
+        queue,
+        waiting: waiting.clone(),
+    };
+    (answers, waiting)
 }
 
 /// Makes both ends of one stream's answers.
 pub fn channel(context: Arc<Context>) -> (Answers, AnswerStream) {
-    let (queue, answers) = mpsc::unbounded_channel();
-    let counts = Arc::<Counts>::default();
-    let sender = Answers {
-        queue,
-        counts: counts.clone(),
-    };
+    let (sender, waiting) = queue();
     let stream = AnswerStream {
         context,
-        answers,
-        counts,
+        waiting,
         header: None,
         leaving: None,
         ended: false,
@@ -111,8 +153,7 @@ pub fn channel(context: Arc<Context>) -> (Answers, AnswerStream) {
 /// The answers as they go out.
 pub struct AnswerStream {
     context: Arc<Context>,
-    answers: mpsc::UnboundedReceiver<Result<Answer, Status>>,
-    counts: Arc<Counts>,
+    waiting: Arc<Waiting>,
     /// The header that was sent last.
     header: Option<ResponseHeader>,
     /// What the last answer holds, until the next one is asked for.
@@ -149,12 +190,11 @@ impl Stream for AnswerStream {
             return Poll::Ready(None);
         }
         this.leaving = None;
-        let Some(next) = ready!(this.answers.poll_recv(cx)) else {
+        let Some(next) = ready!(this.waiting.poll(cx)) else {
             return Poll::Ready(None);
         };
         Poll::Ready(Some(match next {
             Ok(answer) => {
-                this.counts.taken.fetch_add(1, Ordering::Relaxed);
                 let header = this.news(answer.revision);
                 this.leaving = Some((answer.permit, answer.slot));
                 Ok(PipelineResponse {
@@ -169,5 +209,50 @@ impl Stream for AnswerStream {
                 Err(status)
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use nezha_api::v1::PutResponse;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::server::admission::Budget;
+
+    fn answer(budget: &Budget, slots: &Arc<Semaphore>) -> Answer {
+        let slot = slots.clone().try_acquire_owned().unwrap();
+        let done = pipeline_response::Answer::Put(PutResponse::default());
+        Answer::done(1, 1, done, slot).holding(budget.try_take(100))
+    }
+
+    /// Once, a client that was given up kept what waited for it, with its bytes in the budget, until it closed.
+    #[tokio::test]
+    async fn a_client_that_is_given_up_holds_nothing_any_more() {
+        let budget = Budget::new("answers", "n1", 1000, Duration::ZERO);
+        let slots = Arc::new(Semaphore::new(8));
+        let (answers, waiting) = queue();
+        assert!(answers.are_read(), "there is nothing to read");
+        assert!(answers.are_read(), "nor now");
+        (0..3).for_each(|_| answers.send(answer(&budget, &slots)));
+        assert!(answers.are_read(), "they have just come");
+        drop(poll_fn(|cx| waiting.poll(cx)).await);
+        assert!(answers.are_read(), "one was taken");
+        assert!(!answers.are_read(), "nothing was taken since");
+        assert_eq!((budget.taken(), slots.available_permits()), (200, 6));
+        answers.give_up(Status::aborted("given up"));
+        assert_eq!((budget.taken(), slots.available_permits()), (0, 8));
+        answers.send(answer(&budget, &slots));
+        assert_eq!(
+            (budget.taken(), slots.available_permits()),
+            (0, 8),
+            "what comes late"
+        );
+        let end = poll_fn(|cx| waiting.poll(cx)).await;
+        assert!(matches!(end, Some(Err(status)) if status.message() == "given up"));
+        assert!(poll_fn(|cx| waiting.poll(cx)).await.is_none());
     }
 }

@@ -5,7 +5,8 @@
 //! read index. Only what has to wait for something else, another member, space or the disk, gets a task of its own.
 //!
 //! Memory of one stream: [`OPERATIONS_MAX`] operations, whose requests and values the budgets count, and one answer that
-//! is being sent. A client that does not read its answers is given up after [`UNREAD_WAIT`]. (I12)
+//! is being sent. A client that does not read its answers is given up after [`UNREAD_WAIT`]: what waits for it is dropped,
+//! with the bytes that it holds in the budgets. (I12)
 
 mod answers;
 mod gets;
@@ -18,7 +19,6 @@ use nezha_api::v1::pipeline_request::Operation;
 use nezha_api::v1::pipeline_response;
 use nezha_api::v1::pipeline_service_server::PipelineService;
 use nezha_api::v1::{DeleteResponse, GetRequest, PipelineRequest, PutResponse};
-use nezha_vlog::Draft;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,7 +39,7 @@ const OPERATIONS_MAX: usize = 1024;
 pub const PIPELINES_MAX: usize = 1024;
 /// What a client is asked to wait when there are more.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// A client that reads none of its answers for so long is gone.
+/// A client that reads none of the answers that wait for it, for so long and up to twice that, is gone.
 const UNREAD_WAIT: Duration = Duration::from_secs(30);
 
 /// The service.
@@ -125,7 +125,7 @@ impl Reader {
                 _ = watch.tick() => if !self.answers.are_read() {
                     tracing::debug!("a client does not read the answers of its pipeline");
                     let what = "the answers of this stream to be read";
-                    return self.answers.end(errors::timed_out(&self.context.name, what));
+                    return self.answers.give_up(errors::timed_out(&self.context.name, what));
                 },
             }
         }
@@ -157,11 +157,22 @@ impl Reader {
         let context = self.context.clone();
         match context.check_write(message, &call) {
             Err(status) => self.answers.send(Answer::failed(id, status, slot)),
-            Ok(Checked::Here(draft)) if context.has_space(draft.encoded_len()) => {
-                propose::<Q>(context, self.answers.clone(), id, draft, call, slot).await;
-            }
             Ok(Checked::Here(draft)) => {
-                tokio::spawn(propose::<Q>(context, self.answers.clone(), id, draft, call, slot));
+                let (answers, has_space) = (self.answers.clone(), context.has_space(draft.encoded_len()));
+                let proposing = context.propose(draft, call, move |written| {
+                    answers.send(match written {
+                        Ok(written) => {
+                            let (_, answer) = Q::piped(Q::answer(None, &written));
+                            Answer::done(id, written.revision, answer, slot)
+                        }
+                        Err(status) => Answer::failed(id, status, slot),
+                    });
+                });
+                match has_space {
+                    true => proposing.await,
+                    // What follows need not wait for space as well.
+                    false => drop(tokio::spawn(proposing)),
+                }
             }
             Ok(Checked::There(leader, message)) => {
                 let answers = self.answers.clone();
@@ -208,33 +219,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// Proposes a write, once there is space for it, and answers it when its outcome is known.
-async fn propose<Q: Piped>(
-    context: Arc<Context>,
-    answers: Answers,
-    id: u64,
-    draft: Draft,
-    mut call: Call,
-    slot: Slot,
-) {
-    if let Err(status) = context.space_for(draft.encoded_len(), &call).await {
-        return answers.send(Answer::failed(id, status, slot));
-    }
-    let permit = call.permit.take();
-    let consensus = context.consensus.clone();
-    let done = move |result| {
-        drop(permit);
-        answers.send(match result {
-            Ok(written) => {
-                let (_, answer) = Q::piped(Q::answer(None, &written));
-                Answer::done(id, written.revision, answer, slot)
-            }
-            Err(error) => Answer::failed(id, context.write_error(error), slot),
-        });
-    };
-    consensus.propose(draft, done).await;
 }
 
 /// A write as it is answered in a pipeline.
