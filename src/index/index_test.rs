@@ -218,6 +218,7 @@ fn small_rocks() -> RocksOptions {
     // Memtables fill and are written out, and tables are compacted, within one test.
     RocksOptions {
         write_buffer_bytes: 64 << 10,
+        write_buffers_merged: 2,
         table_bytes: 1 << 20,
         ..RocksOptions::default()
     }

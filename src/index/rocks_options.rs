@@ -8,10 +8,14 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, InfoLogger, LogLevel,
 /// cache those are in memory as long as their files are open, beyond any bound.
 #[derive(Debug, Clone)]
 pub struct RocksOptions {
-    /// Size of one memtable before it is written out. Bytes; default 64 MiB; 64 KiB to 1 GiB.
+    /// Size of one memtable: small, so that most of it is in the processor's cache, where a new key has to find its place
+    /// among those that are there. Bytes; default 8 MiB; 64 KiB to 1 GiB.
     pub write_buffer_bytes: usize,
-    /// Memtables in memory, the active one included; when all are full, writes wait for a flush. Count; default 3;
-    /// 2 to 16.
+    /// Full memtables that are written out together, as one table file: as few files as with large ones. Count; default
+    /// 8; 1 to 16, and below `write_buffers`.
+    pub write_buffers_merged: i32,
+    /// Memtables in memory, the active one included; when all are full, writes wait for a flush. Count; default 24;
+    /// 2 to 64.
     pub write_buffers: i32,
     /// Cache of data, index and filter blocks. Bytes; default 64 MiB; 1 MiB and up, or 0 for none.
     pub block_cache_bytes: usize,
@@ -30,8 +34,9 @@ pub struct RocksOptions {
 impl Default for RocksOptions {
     fn default() -> Self {
         RocksOptions {
-            write_buffer_bytes: 64 << 20,
-            write_buffers: 3,
+            write_buffer_bytes: 8 << 20,
+            write_buffers_merged: 8,
+            write_buffers: 24,
             block_cache_bytes: 64 << 20,
             block_bytes: 8 << 10,
             bloom_bits_per_key: 10.0,
@@ -64,6 +69,7 @@ impl RocksOptions {
         options.set_compression_type(DBCompressionType::None);
         options.set_paranoid_checks(true);
         options.set_write_buffer_size(self.write_buffer_bytes);
+        options.set_min_write_buffer_number_to_merge(self.write_buffers_merged);
         options.set_max_write_buffer_number(self.write_buffers);
         // One writer: the plain insert path is cheaper than the concurrent one.
         options.set_allow_concurrent_memtable_write(false);

@@ -55,6 +55,7 @@ impl Engine for RocksBelow {
         std::fs::create_dir_all(self.real(dir)).unwrap();
         let options = RocksOptions {
             write_buffer_bytes: 64 << 10,
+            write_buffers_merged: 1,
             ..RocksOptions::default()
         };
         Ok(Arc::new(RocksIndex::open(&self.real(dir), &options)?))

@@ -12,6 +12,10 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Bound of one group; an append larger than that makes a group of its own. Bytes, default 8 MiB, 1 to 256 MiB.
     pub group_bytes: u64,
+    /// Groups whose frames have at least this many bytes on average are written past the system's page cache: that copy
+    /// costs more than all else about a large value, and reading it from the disk little more than from memory.
+    /// Bytes, default 16 KiB, 1 and up.
+    pub uncached_group_bytes: u64,
     /// Bound of the offset tables of sealed segments kept in memory. Bytes, default 32 MiB, 0 to 4 GiB.
     pub table_bytes: u64,
     /// Bound of open segment files. Files, default 512, 4 to 65536.
@@ -24,6 +28,7 @@ impl Default for Options {
             segment_bytes: 128 << 20,
             cache_bytes: 32 << 20,
             group_bytes: 8 << 20,
+            uncached_group_bytes: 256 << 10,
             table_bytes: 32 << 20,
             open_files: 512,
         }
@@ -49,6 +54,12 @@ impl Options {
         self
     }
 
+    /// Sets `uncached_group_bytes`.
+    pub fn with_uncached_group_bytes(mut self, bytes: u64) -> Options {
+        self.uncached_group_bytes = bytes;
+        self
+    }
+
     /// Sets `table_bytes`.
     pub fn with_table_bytes(mut self, bytes: u64) -> Options {
         self.table_bytes = bytes;
@@ -66,6 +77,7 @@ impl Options {
             ("segment_bytes", self.segment_bytes, 4 << 10, 2 << 30),
             ("cache_bytes", self.cache_bytes, 0, 64 << 30),
             ("group_bytes", self.group_bytes, 1, 256 << 20),
+            ("uncached_group_bytes", self.uncached_group_bytes, 1, u64::MAX),
             ("table_bytes", self.table_bytes, 0, 4 << 30),
             ("open_files", self.open_files, 4, 65536),
         ];

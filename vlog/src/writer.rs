@@ -104,12 +104,15 @@ impl Writer {
             return Ok(());
         }
         let end = layout.end;
+        let long = end - self.end >= self.shared.options.uncached_group_bytes;
         let slices = layout.finish();
         let planned = self.shared.options.segment_bytes;
         self.reserved.reach(self.file.as_ref(), end, planned);
-        self.file
-            .write_all_vectored_at(&slices, self.end)
-            .map_err(|e| self.failed("write", &e))?;
+        let written_bytes = match long {
+            true => self.file.write_all_uncached_at(&slices, self.end),
+            false => self.file.write_all_vectored_at(&slices, self.end),
+        };
+        written_bytes.map_err(|e| self.failed("write", &e))?;
         // Crash here: the group is torn or gone; recovery cuts it, and nobody was told that it exists. (I2)
         if planted(Bug::AckBeforeFsync) {
             run_dones(group, || Ok(()));

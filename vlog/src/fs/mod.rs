@@ -7,6 +7,7 @@ mod crash_disk;
 mod crash_image;
 mod os;
 mod reservation;
+mod uncached;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -51,6 +52,11 @@ pub trait Fs: fmt::Debug + Send + Sync {
 pub trait File: fmt::Debug + Send + Sync {
     /// Writes all of `bufs`, one after the other, at `offset`. An error may leave any part written.
     fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Writes as `write_all_vectored_at`, but leaves little of it in the system's page cache: for what is long, and not
+    /// read soon. May do no more than that.
+    fn write_all_uncached_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.write_all_vectored_at(bufs, offset)
+    }
     /// Reads up to `buf.len()` bytes at `offset`; 0 at the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Reads as `read_at`, but only what is in memory: `None` if it would have to wait for the disk.

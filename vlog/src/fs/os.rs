@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 
+use super::uncached::Uncached;
 use super::{File, Fs};
 
 /// At most this many buffers go to one system call (Linux: IOV_MAX).
@@ -25,18 +26,16 @@ impl Fs for OsFs {
             .write(true)
             .create_new(true)
             .open(path)?;
-        Ok(Arc::new(OsFile { file }))
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OsFile {
-            file: fs::File::open(path)?,
-        }))
+        Ok(Arc::new(OsFile::new(fs::File::open(path)?)))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(OsFile { file }))
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -80,6 +79,16 @@ impl Fs for OsFs {
 #[derive(Debug)]
 struct OsFile {
     file: fs::File,
+    uncached: Uncached,
+}
+
+impl OsFile {
+    fn new(file: fs::File) -> OsFile {
+        OsFile {
+            file,
+            uncached: Uncached::default(),
+        }
+    }
 }
 
 impl File for OsFile {
@@ -100,6 +109,13 @@ impl File for OsFile {
             }
         }
         Ok(())
+    }
+
+    fn write_all_uncached_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        match self.uncached.write_all(&self.file, bufs, offset)? {
+            true => Ok(()),
+            false => self.write_all_vectored_at(bufs, offset),
+        }
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
