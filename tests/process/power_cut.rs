@@ -1,11 +1,13 @@
 //! Goal: no acknowledged write is lost when all three nodes lose power at once.
 //! Method: data directories on loop-mounted ext4 images. Under load all processes are stopped, the images copied (they
 //! hold what was synced and none of the page cache), the processes killed, the copies mounted in place of the
-//! originals and the cluster started from them. Three times in a row.
+//! originals and the cluster started from them. Three times in a row; before the second, values so long that the log
+//! is written past the page cache.
 
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
@@ -34,9 +36,12 @@ fn power_cuts_lose_nothing_acknowledged() {
     for cut in 0..CUTS {
         block_on(async {
             cluster.wait_serving().await;
-            let load = Load::start(cluster.conns(), &ledger, cut, 16, seed::mixed_size);
-            load.wait_acknowledged(rng.random_range(1_000..2_500), SERVING_PATIENCE)
-                .await;
+            let (size_of, count): (fn(&mut StdRng) -> usize, usize) = match cut {
+                1 => (seed::large_size, rng.random_range(200..500)),
+                _ => (seed::mixed_size, rng.random_range(1_000..2_500)),
+            };
+            let load = Load::start(cluster.conns(), &ledger, cut, 16, size_of);
+            load.wait_acknowledged(count, SERVING_PATIENCE).await;
             if cut > 0 {
                 // Index flushes and snapshots are cut too.
                 let _ = cluster.nodes[rng.random_range(0..3)].conn().purge(0).await;

@@ -38,3 +38,8 @@ pub fn mixed_size(rng: &mut StdRng) -> usize {
         _ => 1 << 20,
     }
 }
+
+/// Sizes of which a few make a group that the log writes past the page cache.
+pub fn large_size(rng: &mut StdRng) -> usize {
+    rng.random_range(32 << 10..256 << 10)
+}
