@@ -44,7 +44,8 @@ METHOD = [
     "loops: latencies are those under full load. Scans are of 100 rows, with fewer clients where more than 128 MiB of rows "
     "would be in flight. Every value that is read is verified.",
     "Bytes written are write_bytes of /proc, which counts whole pages; CPU is user and system time of the servers. The "
-    "raw disk is three writers that append and sync records as large as the largest group that the clients can fill.",
+    "raw disk is three writers that append and sync records as large as the largest group that the clients can fill, "
+    "through the page cache or past it, whichever is faster.",
     "Ratios are taken within one repetition; tables show the median and, in brackets, the extremes.",
 ]
 

@@ -2,7 +2,9 @@
 //!
 //! What the foreground waits for on this node is the log's groups: one write and one sync each. A job works for
 //! [`WORK_TICKS`] and rests for [`REST_TICKS`]; the time of a group while it works is compared with that while it rests,
-//! under the same load. If groups take longer by more than [`SLOWDOWN_PER_MILLE`], the rate falls, else it rises.
+//! under the same load. If groups take longer by more than [`SLOWDOWN_PER_MILLE`], the rate falls, else it rises. While
+//! there are no groups nothing holds a job back, and nothing is learned: whoever comes then finds the rate that the last
+//! ones left.
 
 use std::time::Duration;
 
@@ -15,8 +17,10 @@ const WORK_TICKS: u32 = 17;
 const REST_TICKS: u32 = 3;
 /// How much longer a group may take while a job works, per 1000.
 const SLOWDOWN_PER_MILLE: u64 = 100;
-/// Groups below which nobody is there to be disturbed.
+/// Groups that make a mean; fewer wait for those of the next turns.
 const GROUPS_MIN: u64 = 5;
+/// After so many ticks without a group nobody is there to be disturbed.
+const QUIET_TICKS: u32 = 10;
 /// A job is never slower than this, in bytes per second.
 const RATE_MIN: f64 = (4 << 20) as f64;
 /// Rate at the start, in bytes per second.
@@ -60,6 +64,8 @@ pub(super) struct Governor {
     tick: u32,
     work: Sample,
     rest: Sample,
+    /// Ticks since the last group.
+    quiet: u32,
 }
 
 impl Governor {
@@ -69,13 +75,18 @@ impl Governor {
             tick: 0,
             work: Sample::default(),
             rest: Sample::default(),
+            quiet: QUIET_TICKS,
         }
     }
 
     /// Takes in what the last tick brought, and returns the rate for the next one; 0 in a rest.
     pub(super) fn next(&mut self, sample: Sample, now: Circumstances) -> u64 {
-        if now.urgent || !now.copying {
-            self.start_cycle();
+        self.quiet = match sample.groups {
+            0 => self.quiet.saturating_add(1),
+            _ => 0,
+        };
+        if now.urgent || !now.copying || self.quiet >= QUIET_TICKS {
+            (self.tick, self.work, self.rest) = (0, Sample::default(), Sample::default());
             return now.ceiling;
         }
         match self.tick {
@@ -87,7 +98,7 @@ impl Governor {
         self.tick += 1;
         if self.tick == WORK_TICKS + REST_TICKS {
             self.adjust();
-            self.start_cycle();
+            self.tick = 0;
         }
         if self.tick >= WORK_TICKS {
             return 0;
@@ -96,22 +107,18 @@ impl Governor {
         rate.min(now.ceiling).min(UNBOUNDED - 1)
     }
 
-    fn start_cycle(&mut self) {
-        (self.tick, self.work, self.rest) = (0, Sample::default(), Sample::default());
-    }
-
     fn adjust(&mut self) {
-        let factor = match (self.work.mean(), self.rest.mean()) {
-            (Some(work), Some(rest))
-                if work.saturating_mul(1000) > rest.saturating_mul(1000 + SLOWDOWN_PER_MILLE) =>
-            {
-                0.8
-            }
-            (Some(_), Some(_)) => 1.25,
-            // Nobody writes.
-            _ => 4.0,
+        let (Some(work), Some(rest)) = (self.work.mean(), self.rest.mean()) else {
+            return;
+        };
+        let longer = |per_mille: u64| work.saturating_mul(1000) > rest.saturating_mul(1000 + per_mille);
+        let factor = match () {
+            () if longer(1000) => 0.5,
+            () if longer(SLOWDOWN_PER_MILLE) => 0.8,
+            () => 1.25,
         };
         self.rate = (self.rate * factor).clamp(RATE_MIN, RATE_START * 1000.0);
+        (self.work, self.rest) = (Sample::default(), Sample::default());
     }
 }
 
@@ -175,17 +182,38 @@ mod tests {
     #[test]
     fn without_a_foreground_or_in_need_nothing_holds_a_job_back() {
         let mut governor = Governor::new();
-        for _ in 0..10 * (WORK_TICKS + REST_TICKS) {
-            governor.next(Sample::default(), CALM);
-        }
-        assert!(governor.rate > RATE_START * 900.0);
-        let urgent = Circumstances { urgent: true, ..CALM };
-        for _ in 0..2 * (WORK_TICKS + REST_TICKS) {
-            assert_eq!(
-                governor.next(Sample::default(), urgent),
-                UNBOUNDED,
-                "no rest either"
+        let busy = Sample {
+            groups: 100,
+            nanos: 100,
+        };
+        assert_eq!(governor.next(busy, CALM), RATE_START as u64);
+        for _ in 1..QUIET_TICKS {
+            assert!(
+                governor.next(Sample::default(), CALM) < UNBOUNDED,
+                "it may only rest"
             );
         }
+        for _ in 0..10 * (WORK_TICKS + REST_TICKS) {
+            assert_eq!(governor.next(Sample::default(), CALM), UNBOUNDED);
+        }
+        // Once, a job went on for minutes with the rate at which it had worked alone.
+        assert_eq!(governor.next(busy, CALM), RATE_START as u64);
+        let urgent = Circumstances { urgent: true, ..CALM };
+        for _ in 0..2 * (WORK_TICKS + REST_TICKS) {
+            assert_eq!(governor.next(busy, urgent), UNBOUNDED, "no rest either");
+        }
+    }
+
+    #[test]
+    fn few_groups_count_together() {
+        let mut governor = Governor::new();
+        let mut rate = governor.next(Sample::default(), CALM);
+        for tick in 0..20 * (WORK_TICKS + REST_TICKS) {
+            // One group in most ticks: a rest has fewer than it takes for a mean.
+            let groups = u64::from(tick % 4 != 3);
+            let nanos = groups * if rate == 0 { 1_000_000 } else { 3_000_000 };
+            rate = governor.next(Sample { groups, nanos }, CALM);
+        }
+        assert_eq!(governor.rate, RATE_MIN);
     }
 }

@@ -273,6 +273,9 @@ pub struct DiskArgs {
     /// Overwrite blocks that were written before instead of growing the files.
     #[arg(long)]
     pub overwrite: bool,
+    /// Write past the page cache: records are multiples of 4 KiB then.
+    #[arg(long)]
+    pub direct: bool,
     /// Bytes of each file: a growing file starts again, an overwritten one has this size (at least one record).
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_size)]
     pub file_size: u64,

@@ -1,8 +1,8 @@
 //! The raw disk: records written to files with an fdatasync after each.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Barrier},
     thread,
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::{
@@ -21,11 +22,15 @@ use crate::{
     values::Values,
 };
 
+/// Offset, length and memory of a direct write are multiples of this.
+const DIRECT_BLOCK: usize = 4 << 10;
+
 /// The result of a probe. Field names are those of the JSON line.
 #[derive(Debug, Clone, Serialize)]
 struct DiskReport {
     operation: &'static str,
     overwrite: bool,
+    direct: bool,
     writers: u32,
     size: u64,
     seconds: f64,
@@ -46,12 +51,13 @@ pub(crate) fn run(args: &DiskArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         println!(
-            "raw disk, {}: {} writers, records of {}, {:.1} s\n{:.0} syncs/s   {:.2} MB/s\n{}",
+            "raw disk, {}{}: {} writers, records of {}, {:.1} s\n{:.0} syncs/s   {:.2} MB/s\n{}",
             if args.overwrite {
                 "overwriting allocated blocks"
             } else {
                 "growing files"
             },
+            if args.direct { ", past the page cache" } else { "" },
             report.writers,
             format_size(report.size),
             report.seconds,
@@ -68,9 +74,13 @@ fn probe(args: &DiskArgs) -> anyhow::Result<DiskReport> {
         args.size > 0,
         BenchError::Usage("--size must be above 0".to_owned())
     );
+    ensure!(
+        !args.direct || args.size.is_multiple_of(DIRECT_BLOCK as u64),
+        BenchError::Usage("--size must be a multiple of 4 KiB with --direct".to_owned())
+    );
     fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
     let size = usize::try_from(args.size).context("--size does not fit this machine")?;
-    let values = Values::new(size);
+    let values = Values::new(size + DIRECT_BLOCK);
     // Each writer is ready, and the overwritten blocks are allocated, before the first starts.
     let ready = Arc::new(Barrier::new(args.writers as usize));
     let duration = Duration::from_secs_f64(args.seconds);
@@ -78,9 +88,12 @@ fn probe(args: &DiskArgs) -> anyhow::Result<DiskReport> {
         .map(|number| {
             let path = args.dir.join(format!("probe-{number}"));
             let record = values.value(format!("record {number}").as_bytes());
+            // Memory from a block's boundary on: what a direct write needs costs the others nothing.
+            let start = record.as_ptr().align_offset(DIRECT_BLOCK).min(DIRECT_BLOCK);
             let writer = Writer {
                 path,
-                record,
+                record: record.slice(start..start + size),
+                direct: args.direct,
                 file_size: args.file_size.max(args.size),
                 overwrite: args.overwrite,
             };
@@ -100,6 +113,7 @@ fn probe(args: &DiskArgs) -> anyhow::Result<DiskReport> {
     Ok(DiskReport {
         operation: "disk",
         overwrite: args.overwrite,
+        direct: args.direct,
         writers: args.writers,
         size: args.size,
         seconds: args.seconds,
@@ -115,6 +129,7 @@ struct Writer {
     record: Bytes,
     file_size: u64,
     overwrite: bool,
+    direct: bool,
 }
 
 /// Removes its file when it goes.
@@ -150,7 +165,16 @@ impl Writer {
     }
 
     fn prepare(&self) -> std::io::Result<(File, TemporaryFile<'_>)> {
-        let file = File::create_new(&self.path)?;
+        let flags = if self.direct {
+            OFlags::DIRECT
+        } else {
+            OFlags::empty()
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(&self.path)?;
         let removed = TemporaryFile(&self.path);
         if self.overwrite {
             let records = self.file_size / self.record.len() as u64;
@@ -187,16 +211,18 @@ mod tests {
             writers: 2,
             seconds: 0.2,
             overwrite,
+            direct: false,
             file_size: 20_000,
             json: true,
         }
     }
 
     /// Probes for longer and longer: on a disk that stalls, no sync may end within the first times.
-    fn probe_until_synced(dir: &Path, overwrite: bool) -> DiskReport {
+    fn probe_until_synced(dir: &Path, overwrite: bool, direct: bool) -> DiskReport {
         let probe = |seconds| {
             probe(&DiskArgs {
                 seconds,
+                direct,
                 ..args(dir, overwrite)
             })
         };
@@ -207,14 +233,26 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_count_syncs_and_leave_nothing() {
+    fn all_kinds_count_syncs_and_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        for overwrite in [false, true] {
-            let report = probe_until_synced(dir.path(), overwrite);
+        for (overwrite, direct) in [(false, false), (true, false), (false, true), (true, true)] {
+            let report = probe_until_synced(dir.path(), overwrite, direct);
             assert!(report.syncs > 0);
             assert!(report.latency_us.max >= report.latency_us.p50);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_direct_record_has_whole_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = DiskArgs {
+            size: 5000,
+            direct: true,
+            ..args(dir.path(), false)
+        };
+        let error = probe(&asked).unwrap_err();
+        assert!(error.to_string().contains("multiple of 4 KiB"), "{error:#}");
     }
 
     #[test]
