@@ -12,9 +12,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Bound of one group; an append larger than that makes a group of its own. Bytes, default 8 MiB, 1 to 256 MiB.
     pub group_bytes: u64,
-    /// Groups whose frames have at least this many bytes on average are written past the system's page cache: that copy
-    /// costs more than all else about a large value, and reading it from the disk little more than from memory.
-    /// Bytes, default 16 KiB, 1 and up.
+    /// Groups of at least this many bytes are written past the system's page cache: the copy into it costs more than all
+    /// else about a large value. Shorter ones would wait for the disk once more. Bytes, default 256 KiB, 1 and up.
     pub uncached_group_bytes: u64,
     /// Bound of the offset tables of sealed segments kept in memory. Bytes, default 32 MiB, 0 to 4 GiB.
     pub table_bytes: u64,
@@ -51,12 +50,6 @@ impl Options {
     /// Sets `group_bytes`.
     pub fn with_group_bytes(mut self, bytes: u64) -> Options {
         self.group_bytes = bytes;
-        self
-    }
-
-    /// Sets `uncached_group_bytes`.
-    pub fn with_uncached_group_bytes(mut self, bytes: u64) -> Options {
-        self.uncached_group_bytes = bytes;
         self
     }
 
