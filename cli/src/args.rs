@@ -8,6 +8,10 @@ use crate::cmd;
 use crate::encoding::Encoding;
 use crate::units::parse_duration;
 
+/// Of this build.
+pub const VERSION: &str =
+    nezha_api::version::of_build(env!("CARGO_PKG_VERSION"), option_env!("NEZHA_VERSION"));
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -16,7 +20,7 @@ Exit codes:
   3  cannot connect, or no leader
   4  refused by the server
   5  time-out; the outcome of a write is unknown
-  6  the cluster is not healthy
+  6  the cluster, or a member that was asked for its health, is not healthy
   7  a disk is full
   8  stored data is damaged
   9  replicas differ
@@ -33,7 +37,7 @@ Examples:
 ///
 /// Results go to stdout, notes and errors to stderr.
 #[derive(Debug, Parser)]
-#[command(name = "kvctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "kvctl", version = VERSION, after_help = EXIT_CODES, disable_help_subcommand = true)]
 #[command(infer_subcommands = true, arg_required_else_help = true, max_term_width = 110)]
 pub struct Cli {
     /// Options of every command.
@@ -109,6 +113,8 @@ pub enum Command {
     Del(cmd::del::DelArgs),
     /// List keys and values in key order
     Scan(cmd::scan::ScanArgs),
+    /// Check whether each given endpoint serves linearizable reads
+    Health(cmd::health::HealthArgs),
     /// Show the health of the cluster and each member
     Status(cmd::status::StatusArgs),
     /// List, add, promote and remove members

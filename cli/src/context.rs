@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nezha_api::client::{Client, ClientOptions};
 
-use crate::args::{Format, Global};
+use crate::args::{Format, Global, VERSION};
 use crate::encoding::Encoding;
 use crate::failure::Failure;
 use crate::units::format_duration;
@@ -84,7 +84,7 @@ impl Context {
     }
 
     fn print_settings(&self, endpoints_from: &str) {
-        eprintln!("debug: version {}", env!("CARGO_PKG_VERSION"));
+        eprintln!("debug: version {VERSION}");
         eprintln!(
             "debug: endpoints {} (from {endpoints_from})",
             self.endpoints.join(",")

@@ -34,9 +34,12 @@ async fn main() -> ExitCode {
             true
         }
         Command::Gc(command) => command.writes(),
-        Command::Get(_) | Command::Scan(_) | Command::Status(_) | Command::Check(_) | Command::Bench(_) => {
-            false
-        }
+        Command::Get(_)
+        | Command::Scan(_)
+        | Command::Health(_)
+        | Command::Status(_)
+        | Command::Check(_)
+        | Command::Bench(_) => false,
     };
     // Before anything is printed or sent. Without it an interrupt ends the process, too, with the signal's own code.
     if let Ok(interrupt) = signal(SignalKind::interrupt()) {
@@ -62,6 +65,7 @@ async fn run(cli: Cli, endpoints_from: &str) -> Result<(), Failure> {
         Command::Get(args) => cmd::get::run(&context, args).await,
         Command::Del(args) => cmd::del::run(&context, args).await,
         Command::Scan(args) => cmd::scan::run(&context, args).await,
+        Command::Health(args) => cmd::health::run(&context, args).await,
         Command::Status(args) => cmd::status::run(&context, args).await,
         Command::Member(command) => cmd::member::run(&context, command).await,
         Command::Leader(command) => cmd::leader::run(&context, command).await,

@@ -272,3 +272,60 @@ fn purge_of_each_endpoint() {
     assert_eq!(partly.code, Some(3), "{partly:?}");
     assert_eq!(partly.text(), format!("{second}: purged through 90\n"));
 }
+
+#[test]
+fn health_is_that_of_the_asked_member_alone() {
+    let nodes = Fake::cluster(2);
+    let health = nodes[1].run(&["health"]);
+    assert_eq!(health.code, Some(0), "{health:?}");
+    let endpoint = &nodes[1].endpoint;
+    assert!(
+        health
+            .text()
+            .starts_with(&format!("{endpoint} is healthy: a linearizable read took ")),
+        "{health:?}"
+    );
+    let json = nodes[1].run(&["health", "-w", "jsonl"]).json();
+    assert_eq!(
+        (json["endpoint"].as_str(), json["healthy"].as_bool()),
+        (Some(&**endpoint), Some(true))
+    );
+
+    // The first still serves, and the second names it as the leader: that does not make the second healthy.
+    let leader = nezha_api::errors::LeaderHint {
+        id: 1,
+        endpoint: nodes[0].endpoint.clone(),
+    };
+    nodes[1].fail_with(nezha_api::errors::not_leader("n2", 3, Some(leader)));
+    let health = nodes[1].run(&["health"]);
+    assert_eq!(health.code, Some(6), "{health:?}");
+    assert!(
+        health.text().starts_with(&format!("{endpoint} is not healthy: ")),
+        "{health:?}"
+    );
+    let both = nodes[0].run(&["health", "--cluster", "-w", "json"]);
+    assert_eq!(both.code, Some(6), "{both:?}");
+    let both = both.json();
+    assert_eq!(
+        (both[0]["healthy"].as_bool(), both[1]["healthy"].as_bool()),
+        (Some(true), Some(false))
+    );
+}
+
+#[test]
+fn health_of_a_member_that_hangs_or_is_not_there() {
+    let server = Fake::one();
+    server.state.lock().unwrap().hang = true;
+    let hung = server.run(&["--timeout", "1s", "health"]);
+    assert_eq!(hung.code, Some(6), "{hung:?}");
+    let closed = closed_endpoint();
+    let lost = kvctl(&["--endpoints", &closed, "health"], &[], b"");
+    lost.is(6, lost.text());
+    assert!(lost.text().contains("refused"), "{lost:?}");
+    let lost = kvctl(
+        &["--endpoints", &closed, "--timeout", "1s", "health", "--cluster"],
+        &[],
+        b"",
+    );
+    lost.is(3, "");
+}

@@ -5,6 +5,7 @@ pub mod check;
 pub mod del;
 pub mod gc;
 pub mod get;
+pub mod health;
 pub mod leader;
 pub mod member;
 pub mod purge;
