@@ -17,7 +17,7 @@ use crate::store::StoreError;
 pub const OTHER: i32 = 1;
 /// Options that make no configuration.
 pub const USAGE: i32 = 2;
-/// No space to start.
+/// No space to start, or to go on.
 pub const NO_SPACE: i32 = 10;
 /// A write or sync of the log failed: what was not synced is not acknowledged, and the process stops.
 pub const LOG_FAILED: i32 = crate::raft::EXIT_LOG_FAILED;
@@ -70,6 +70,15 @@ pub enum NodeError {
         /// Needed bytes.
         needed: u64,
     },
+    /// The index could not be written on.
+    #[error(
+        "no space: {reason}. Next: free some space on that file system, or move the directory to a larger one; then start \
+         again: nothing that was acknowledged is lost"
+    )]
+    OutOfSpace {
+        /// What could not be written.
+        reason: String,
+    },
     /// An entry of the log is damaged.
     #[error(
         "the log is damaged: {what}. This node cannot serve its part of the log any more. To go on, {}",
@@ -106,6 +115,7 @@ impl NodeError {
             }
             Self::Boot(BootError::NoOrigin { .. } | BootError::OtherAddress { .. }) => USAGE,
             Self::Boot(_) => WRONG_DIRECTORY,
+            Self::Store(StoreError::Index(IndexError::NoSpace { .. })) => NO_SPACE,
             Self::Store(error) if is_no_space(error) => NO_SPACE,
             // The operating system refused: the data may be sound.
             Self::Store(
@@ -118,7 +128,7 @@ impl NodeError {
             Self::Store(StoreError::Index(IndexError::UnknownFormat { .. })) => DATA_REFUSED,
             Self::Store(StoreError::Log(_) | StoreError::Values(_)) => DATA_REFUSED,
             Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => PORT_IN_USE,
-            Self::NoSpace { .. } => NO_SPACE,
+            Self::NoSpace { .. } | Self::OutOfSpace { .. } => NO_SPACE,
             Self::Damage { .. } | Self::Raft(StartError::Damage(_)) => DATA_REFUSED,
             Self::RaftStopped { log_failed: true, .. } => LOG_FAILED,
             _ => OTHER,
@@ -233,6 +243,15 @@ mod tests {
                     free: 1,
                     needed: 2,
                 },
+                NO_SPACE,
+            ),
+            (NodeError::OutOfSpace { reason: "x".into() }, NO_SPACE),
+            (
+                NodeError::Store(StoreError::Index(IndexError::NoSpace {
+                    op: "open",
+                    dir: "d".into(),
+                    detail: "x".into(),
+                })),
                 NO_SPACE,
             ),
             (NodeError::Damage { what: "x".into() }, DATA_REFUSED),

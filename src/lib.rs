@@ -8,6 +8,7 @@ pub mod exit;
 pub mod identity;
 pub mod index;
 pub mod local;
+pub mod machine;
 pub mod node;
 pub mod offline;
 mod pace;

@@ -17,6 +17,9 @@ use nezha::serve;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Also what the node answers when it is asked for its version.
+const VERSION: &str = nezha_api::version::of_build(env!("CARGO_PKG_VERSION"), option_env!("NEZHA_VERSION"));
+
 const EXAMPLES: &str = "\
 Examples:
   A cluster of three on this machine, to try things out:
@@ -44,7 +47,7 @@ port is in use.";
 #[derive(Parser)]
 #[command(
     name = "kvd",
-    version,
+    version = VERSION,
     about = "Nezha: a replicated key-value store that writes every value once"
 )]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -83,14 +86,21 @@ struct Offline {
 fn main() {
     let cli = Cli::parse();
     let code = match cli.command {
-        None => serve::run("kvd", cli.serve, Parts::default),
-        Some(Command::Serve(options)) => serve::run("kvd", *options, Parts::default),
+        None => serve::run("kvd", cli.serve, parts),
+        Some(Command::Serve(options)) => serve::run("kvd", *options, parts),
         Some(Command::Local(options)) => local::run(&options),
         Some(Command::Check(offline)) => check(&offline),
         Some(Command::Dump(offline)) => dump(&offline),
     };
     // Not by returning: threads that still run must not delay the end, and no destructor may write any more.
     std::process::exit(code);
+}
+
+fn parts() -> Parts {
+    Parts {
+        version: VERSION.to_owned(),
+        ..Parts::default()
+    }
 }
 
 fn check(offline: &Offline) -> i32 {

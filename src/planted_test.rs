@@ -1,5 +1,5 @@
-//! Goal: the tests of store and purge notice what they are there for. Method: each in a child process with one line of the
-//! store missing (`NEZHA_PLANTED_BUG`), for three seeds; it must fail with the bug and pass without it.
+//! Goal: the tests of store, purge and snapshot notice what they are there for. Method: each in a child process with one line
+//! missing (`NEZHA_PLANTED_BUG`), for three seeds; it must fail with the bug and pass without it.
 
 use std::process::{Command, Output};
 
@@ -80,5 +80,13 @@ fn purge_past_flushed_is_caught() {
     is_caught(
         "purge-past-flushed",
         "raft::purge_test::a_purge_up_to_a_snapshot_survives_power_cuts",
+    );
+}
+
+#[test]
+fn snapshot_misses_last_is_caught() {
+    is_caught(
+        "snapshot-misses-last",
+        "raft::raft_test::an_installed_snapshot_is_the_senders_state",
     );
 }

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod errors;
+pub mod version;
 
 pub use client::{Client, ClientError, ClientOptions};
 

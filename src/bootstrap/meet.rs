@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nezha_api::client::Dialer;
 use nezha_api::peer::peer_service_client::PeerServiceClient;
 use nezha_api::peer::{IdentifyRequest, IdentifyResponse};
 use nezha_api::v1::cluster_service_client::ClusterServiceClient;
@@ -33,7 +34,12 @@ pub(super) struct Met {
 }
 
 /// Asks all other members of a new cluster until each has answered under its own name.
-pub(super) async fn meet(config: &Config, members: &[InitialMember], question: &IdentifyRequest) -> Vec<Met> {
+pub(super) async fn meet(
+    dialer: &Dialer,
+    config: &Config,
+    members: &[InitialMember],
+    question: &IdentifyRequest,
+) -> Vec<Met> {
     let names: BTreeMap<&str, &str> = other_members(config, members)
         .map(|m| (m.peer_addr.as_str(), m.name.as_str()))
         .collect();
@@ -47,11 +53,12 @@ pub(super) async fn meet(config: &Config, members: &[InitialMember], question: &
         )),
         _ => Ok(()),
     };
-    collect(addrs, question, needed, right_name).await
+    collect(dialer, addrs, question, needed, right_name).await
 }
 
 /// Asks all `addrs` again and again until `needed` of them have given an answer that is `settled`.
 pub(super) async fn collect(
+    dialer: &Dialer,
     addrs: Vec<String>,
     question: &IdentifyRequest,
     needed: usize,
@@ -60,10 +67,10 @@ pub(super) async fn collect(
     let mut answers: Vec<Met> = Vec::new();
     let mut asked = JoinSet::new();
     let ask = |asked: &mut JoinSet<_>, addr: String, delay: Duration| {
-        let question = question.clone();
+        let (dialer, question) = (dialer.clone(), question.clone());
         asked.spawn(async move {
             sleep(delay).await;
-            let met = identify(&addr, question).await;
+            let met = identify(&dialer, &addr, question).await;
             (addr, met)
         });
     };
@@ -98,6 +105,7 @@ pub(super) async fn collect(
 
 /// Finds this node in the member list of a running cluster: cluster id, itself, all members. Waits for a leader.
 pub(super) async fn find_member(
+    dialer: &Dialer,
     config: &Config,
     endpoints: &[String],
 ) -> Result<(u64, Member, Vec<Member>), BootError> {
@@ -105,7 +113,7 @@ pub(super) async fn find_member(
     loop {
         let mut problem = String::new();
         for endpoint in endpoints {
-            match list_members(endpoint).await {
+            match list_members(dialer, endpoint).await {
                 Ok((cluster_id, members)) => {
                     if let Some(me) = members.iter().find(|member| member.name == config.name) {
                         return Ok((cluster_id, me.clone(), members));
@@ -133,8 +141,8 @@ pub(super) async fn find_member(
     }
 }
 
-async fn identify(addr: &str, question: IdentifyRequest) -> Result<Met, String> {
-    let answer = PeerServiceClient::new(connect(addr).await?)
+async fn identify(dialer: &Dialer, addr: &str, question: IdentifyRequest) -> Result<Met, String> {
+    let answer = PeerServiceClient::new(connect(dialer, addr).await?)
         .identify(question)
         .await
         .map_err(|e| e.message().to_owned())?;
@@ -153,8 +161,8 @@ async fn identify(addr: &str, question: IdentifyRequest) -> Result<Met, String> 
     })
 }
 
-async fn list_members(endpoint: &str) -> Result<(u64, Vec<Member>), String> {
-    let answer = ClusterServiceClient::new(connect(endpoint).await?)
+async fn list_members(dialer: &Dialer, endpoint: &str) -> Result<(u64, Vec<Member>), String> {
+    let answer = ClusterServiceClient::new(connect(dialer, endpoint).await?)
         .member_list(MemberListRequest { local: false })
         .await;
     let answer = answer.map_err(|e| e.message().to_owned())?.into_inner();
@@ -165,11 +173,11 @@ async fn list_members(endpoint: &str) -> Result<(u64, Vec<Member>), String> {
     Ok((cluster_id.ok_or("the answer names no cluster")?, answer.members))
 }
 
-async fn connect(addr: &str) -> Result<Channel, String> {
+async fn connect(dialer: &Dialer, addr: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|e| e.to_string())?;
     let endpoint = endpoint.connect_timeout(ATTEMPT_WAIT).timeout(ATTEMPT_WAIT);
-    endpoint
-        .connect()
+    dialer
+        .connect(endpoint)
         .await
         .map_err(|e| format!("{e}: {}", root_cause(&e)))
 }

@@ -11,6 +11,7 @@ mod meet;
 
 use std::collections::BTreeMap;
 
+use nezha_api::client::Dialer;
 use nezha_api::peer::IdentifyRequest;
 use nezha_api::v1::Member;
 
@@ -84,10 +85,15 @@ pub fn existing(config: &Config, data: &DataDir) -> Result<Option<Identity>, Boo
 /// it takes.
 ///
 /// Errors: the cluster knows this node as another one, or not at all.
-pub async fn establish(config: &Config, data: &DataDir, incarnation: u64) -> Result<Established, BootError> {
+pub async fn establish(
+    dialer: &Dialer,
+    config: &Config,
+    data: &DataDir,
+    incarnation: u64,
+) -> Result<Established, BootError> {
     let (identity, others) = match &config.origin {
-        Origin::InitialCluster(members) => form(config, members, incarnation).await?,
-        Origin::Join(endpoints) => join(config, endpoints, incarnation).await?,
+        Origin::InitialCluster(members) => form(dialer, config, members, incarnation).await?,
+        Origin::Join(endpoints) => join(dialer, config, endpoints, incarnation).await?,
         Origin::Unstated => {
             return Err(BootError::NoOrigin {
                 dir: config.data_dir.display().to_string(),
@@ -108,11 +114,11 @@ pub async fn establish(config: &Config, data: &DataDir, incarnation: u64) -> Res
 /// latter as long as it takes.
 ///
 /// Errors: the configuration names neither; the cluster does not know this node.
-pub async fn others(config: &Config) -> Result<Vec<String>, BootError> {
+pub async fn others(dialer: &Dialer, config: &Config) -> Result<Vec<String>, BootError> {
     match &config.origin {
         Origin::InitialCluster(members) => Ok(stated_others(config, members)),
         Origin::Join(endpoints) => {
-            let (_, me, members) = find_member(config, endpoints).await?;
+            let (_, me, members) = find_member(dialer, config, endpoints).await?;
             Ok(all_but(&me, members))
         }
         Origin::Unstated => Err(BootError::NoOrigin {
@@ -142,6 +148,7 @@ fn other_members<'m>(
 
 /// First start of a member of a new cluster: everybody must answer, so that nobody's loss goes unnoticed.
 async fn form(
+    dialer: &Dialer,
     config: &Config,
     members: &[InitialMember],
     incarnation: u64,
@@ -157,7 +164,7 @@ async fn form(
         name: config.name.clone(),
     };
     let question = question(&identity, false);
-    for met in meet(config, members, &question).await {
+    for met in meet(dialer, config, members, &question).await {
         check(&identity, &met)?;
     }
     Ok((identity, stated_others(config, members)))
@@ -165,11 +172,12 @@ async fn form(
 
 /// First start of a member that was added to a running cluster.
 async fn join(
+    dialer: &Dialer,
     config: &Config,
     endpoints: &[String],
     incarnation: u64,
 ) -> Result<(Identity, Vec<String>), BootError> {
-    let (cluster_id, me, members) = find_member(config, endpoints).await?;
+    let (cluster_id, me, members) = find_member(dialer, config, endpoints).await?;
     for (what, option, added, stated) in [
         (
             "peer address",
@@ -210,7 +218,7 @@ async fn join(
     let others = all_but(&me, members);
     let needed = answers_needed(others.len());
     let question = question(&identity, false);
-    for met in collect(others.clone(), &question, needed, |_| Ok(())).await {
+    for met in collect(dialer, others.clone(), &question, needed, |_| Ok(())).await {
         check(&identity, &met)?;
     }
     Ok((identity, others))
@@ -220,14 +228,22 @@ async fn join(
 /// that has a log was recorded before.
 ///
 /// Errors: it is known under another incarnation.
-pub async fn introduce(identity: &Identity, others: &[String]) -> Result<(), BootError> {
+pub async fn introduce(dialer: &Dialer, identity: &Identity, others: &[String]) -> Result<(), BootError> {
     let needed = records_needed(others.len());
     let ours = identity.incarnation;
     let settled = |met: &Met| match met.answer.node_id != 0 && met.answer.known_incarnation != 0 {
         true => Ok(()),
         false => Err("it has no identity yet".to_owned()),
     };
-    for met in collect(others.to_vec(), &question(identity, true), needed, settled).await {
+    for met in collect(
+        dialer,
+        others.to_vec(),
+        &question(identity, true),
+        needed,
+        settled,
+    )
+    .await
+    {
         check(identity, &met)?;
         tracing::debug!(by = met.addr, incarnation = format!("{ours:016x}"), "recorded");
     }
@@ -238,6 +254,7 @@ pub async fn introduce(identity: &Identity, others: &[String]) -> Result<(), Boo
 ///
 /// Errors: the cluster runs already, so this node's empty log is a lost one; an address is answered by somebody else.
 pub async fn founders(
+    dialer: &Dialer,
     config: &Config,
     identity: &Identity,
 ) -> Result<Option<BTreeMap<NodeId, Node>>, BootError> {
@@ -248,7 +265,7 @@ pub async fn founders(
         return Ok(None);
     }
     let mut met = BTreeMap::new();
-    for other in meet(config, members, &question(identity, true)).await {
+    for other in meet(dialer, config, members, &question(identity, true)).await {
         check(identity, &other)?;
         if other.answer.initialized {
             return Err(BootError::LogLost {

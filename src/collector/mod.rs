@@ -61,7 +61,7 @@ enum Failure {
     #[error("the log could not be purged: {0}")]
     Purge(#[from] AdminError),
     #[error("the thread that plans ended: {0}")]
-    Plan(#[from] tokio::task::JoinError),
+    Plan(#[from] crate::machine::Lost),
     #[error(transparent)]
     System(#[from] std::io::Error),
     #[error("the job's thread ended: {0}")]
@@ -195,7 +195,8 @@ impl Collector {
     async fn step(self: &Arc<Self>, limits: Limits) -> Result<bool, Failure> {
         let purgeable = self.purgeable();
         let store = self.store.clone();
-        let planned = tokio::task::spawn_blocking(move || -> Result<Option<(Job, u64)>, StoreError> {
+        let threads = store.threads().clone();
+        let planned = threads.run(move || -> Result<Option<(Job, u64)>, StoreError> {
             let found = store.segment_stats(purgeable)?;
             let job = plan(&found.segments, found.usage, &limits);
             Ok(job.map(|job| (job, found.store)))
@@ -245,7 +246,7 @@ impl Collector {
         let (done, collected) = oneshot::channel();
         let collector = self.clone();
         // A thread for each job: niceness cannot be taken back, and is not for others.
-        std::thread::Builder::new().name("gc".into()).spawn(move || {
+        self.store.threads().own("gc", move || {
             if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
                 tracing::debug!(%error, "gc runs at the priority of the others");
             }
@@ -260,7 +261,9 @@ impl Collector {
         let mut throttle = Throttle::new();
         let rate = || self.rate.load(Ordering::Relaxed);
         self.store.collect(job, number, &mut |bytes| {
-            throttle.take(bytes, rate, || self.shared().paused);
+            let sleep = |time| self.store.threads().sleep(time);
+            self.store.threads().pass();
+            throttle.take(bytes, rate, || self.shared().paused, sleep);
             self.copied(bytes)
         })
     }
@@ -293,7 +296,7 @@ impl Collector {
 
     async fn sweep(&self) {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.sweep()).await {
+        match self.store.threads().run(move || store.sweep()).await {
             Ok(Ok(swept)) => self.shared().files_removed += swept.files,
             Ok(Err(error)) => tracing::warn!(%error, "removing what nobody needs failed; it is tried again"),
             Err(error) => tracing::warn!(%error, "sweeping ended"),

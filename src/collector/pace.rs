@@ -23,7 +23,13 @@ impl Throttle {
     /// Takes `bytes` once the time for what was taken before has passed, or `stopped` says so.
     ///
     /// `rate`: bytes per second as of now; 0 for none now, [`UNBOUNDED`].
-    pub(super) fn take(&mut self, bytes: u64, rate: impl Fn() -> u64, stopped: impl Fn() -> bool) {
+    pub(super) fn take(
+        &mut self,
+        bytes: u64,
+        rate: impl Fn() -> u64,
+        stopped: impl Fn() -> bool,
+        sleep: impl Fn(Duration),
+    ) {
         loop {
             let (now, rate) = (Instant::now(), rate());
             let wait = match rate {
@@ -34,7 +40,7 @@ impl Throttle {
                 self.pace.take(now, bytes, rate);
                 return;
             }
-            std::thread::sleep(wait.min(SLEEP_MAX));
+            sleep(wait.min(SLEEP_MAX));
         }
     }
 }
@@ -46,9 +52,9 @@ mod tests {
     #[test]
     fn a_stop_ends_the_wait() {
         let mut throttle = Throttle::new();
-        throttle.take(1 << 30, || 1, || false);
-        throttle.take(1, || 1, || true);
-        throttle.take(1, || 0, || true);
-        throttle.take(1, || UNBOUNDED, || false);
+        throttle.take(1 << 30, || 1, || false, std::thread::sleep);
+        throttle.take(1, || 1, || true, std::thread::sleep);
+        throttle.take(1, || 0, || true, std::thread::sleep);
+        throttle.take(1, || UNBOUNDED, || false, std::thread::sleep);
     }
 }

@@ -12,7 +12,6 @@ use super::gate::{Disk, Space};
 use super::governor::{Circumstances, Governor, Sample, TICK};
 use super::{Collector, Failure};
 use crate::pace::UNBOUNDED;
-use crate::store::disk_space;
 
 /// Ticks between two looks at the space.
 const SPACE_TICKS: u32 = 3;
@@ -118,12 +117,13 @@ impl Collector {
         let (store, limits) = (self.store.clone(), self.settings.limits.clone());
         let purgeable = self.purgeable();
         let (automatic, paused) = (self.settings.automatic, self.shared().paused);
-        let looked = tokio::task::spawn_blocking(move || -> Result<Space, Failure> {
+        let threads = store.threads().clone();
+        let looked = threads.run(move || -> Result<Space, Failure> {
             let found = store.segment_stats(purgeable)?;
             Ok(Space {
                 pressure: automatic.then(|| pressure(&found.segments, found.usage, &limits)),
                 paused,
-                disk: disk.now(disk_space(store.data().path())?.free),
+                disk: disk.now(store.disk_space()?.free),
                 unslowed,
             })
         });

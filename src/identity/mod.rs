@@ -205,7 +205,7 @@ impl DataDir {
         })
     }
 
-    /// Uses `path` on a file system that no other process can see: tests and simulations.
+    /// Creates `path` if needed, on a file system that no other process can see, and takes no lock: tests and simulations.
     pub fn unlocked(fs: Arc<dyn Fs>, path: &Path) -> Result<DataDir, IdentityError> {
         fs.create_dir_all(path)
             .map_err(sealed::io_error("create", path))?;

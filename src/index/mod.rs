@@ -205,12 +205,25 @@ pub enum ScanItem {
     },
 }
 
+/// How an [`IndexError::NoSpace`] says it, also to those who get only its text.
+pub const NO_SPACE_LEFT: &str = "no space is left on the disk";
+
 /// Why an index cannot answer. All of them are fatal for the node except `Corrupt` on a read, which fails that read.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The engine failed (I/O or a bug in its use).
     #[error("index {op} failed in {}: {detail}", dir.display())]
     Engine {
+        /// What was being done.
+        op: &'static str,
+        /// Directory of the index.
+        dir: PathBuf,
+        /// The engine's words.
+        detail: String,
+    },
+    /// The disk is full. Flushes may be asked for again: they go on once there is space.
+    #[error("index {op} failed in {}: {NO_SPACE_LEFT}: {detail}", dir.display())]
+    NoSpace {
         /// What was being done.
         op: &'static str,
         /// Directory of the index.

@@ -27,6 +27,9 @@ const FAMILY: &str = "default";
 const LONG_SCAN_ROWS: u64 = 10_000;
 const LONG_SCAN_READAHEAD_BYTES: usize = 256 << 10;
 
+/// Free space that a flush needs beside the bytes of the memtables: for RocksDB's own records.
+const FLUSH_MARGIN_BYTES: u64 = 1 << 20;
+
 /// A RocksDB directory that holds one index.
 ///
 /// Dropping it flushes, as RocksDB does when its log is off; a process that stops because its log is poisoned must exit
@@ -159,6 +162,32 @@ impl RocksIndex {
         self.db
             .write_opt(batch, &options)
             .map_err(|e| failure(op, &self.dir, &e))
+    }
+
+    /// Refuses a flush that the disk has no room for. RocksDB must not find out by itself: a flush that fails for lack of
+    /// space stops all work in the background, and a second one that was asked for meanwhile keeps it from going on when
+    /// there is space again.
+    fn check_space(&self) -> Result<(), IndexError> {
+        let full = |detail| IndexError::NoSpace {
+            op: "flush",
+            dir: self.dir.clone(),
+            detail,
+        };
+        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| IndexError::Engine {
+            op: "flush",
+            dir: self.dir.clone(),
+            detail: format!("cannot tell the free space: {error}"),
+        })?;
+        let memtables = self.db.property_int_value("rocksdb.cur-size-all-mem-tables");
+        let needed = memtables
+            .map_err(|e| failure("flush", &self.dir, &e))?
+            .unwrap_or(0)
+            + FLUSH_MARGIN_BYTES;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        match free < needed {
+            true => Err(full(format!("{free} bytes are free, {needed} needed"))),
+            false => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -308,6 +337,7 @@ impl Index for RocksIndex {
             }
         };
         let applied = captured.applied;
+        self.check_space()?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db
@@ -382,15 +412,15 @@ fn malformed(dir: &Path, error: Malformed) -> IndexError {
 }
 
 fn failure(op: &'static str, dir: &Path, error: &rocksdb::Error) -> IndexError {
-    let detail = error.to_string();
+    let (dir, detail) = (dir.to_path_buf(), error.to_string());
     if error.kind() != ErrorKind::Corruption {
-        return IndexError::Engine {
-            op,
-            dir: dir.to_path_buf(),
-            detail,
+        // RocksDB tells only the operating system's text for ENOSPC.
+        return match detail.contains("No space left on device") {
+            true => IndexError::NoSpace { op, dir, detail },
+            false => IndexError::Engine { op, dir, detail },
         };
     }
-    let (file, offset) = damaged_place(&detail).unwrap_or_else(|| (dir.to_path_buf(), 0));
+    let (file, offset) = damaged_place(&detail).unwrap_or((dir, 0));
     IndexError::Corrupt {
         file,
         offset,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nezha_api::client::Dialer;
 use nezha_vlog::{Draft, Writer};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
@@ -104,10 +105,11 @@ impl Consensus {
         store: Arc<Store>,
         writer: Writer,
         peers: &PeerServer,
+        dialer: Dialer,
     ) -> Result<Self, StartError> {
         let identity = peers.identity().clone();
         let config = Arc::new(settings.to_openraft(identity.cluster_id)?);
-        let writer = LogWriter::spawn(store.log(), writer)?;
+        let writer = LogWriter::spawn(store.log(), writer, store.threads())?;
         let log = LogStore::new(
             store.log().clone(),
             writer.durable(),
@@ -117,7 +119,7 @@ impl Consensus {
         let (durable_purge, damage) = (log.durable_purge(), log.damage());
         let state_machine = StateMachine::new(store.clone(), settings.flush.clone());
         let sending = Sending::new(settings.snapshot_bytes_per_second, Patience::DEFAULT);
-        let network = Network::new(identity.clone(), settings.message_bytes_max, sending);
+        let network = Network::new(identity.clone(), settings.message_bytes_max, sending, dialer);
         let started = Raft::new(identity.node_id, config, network, log, state_machine).await;
         let raft = started.map_err(|error| match damage.found() {
             Some(found) => StartError::Damage(found.to_owned()),
@@ -177,7 +179,15 @@ impl Consensus {
         draft: Draft,
         done: impl FnOnce(Result<Written, WriteError>) + Send + 'static,
     ) {
-        let responder = OnDone::new(move |result| done(written(result)));
+        #[cfg(feature = "planted-bugs")]
+        let store = self.store.clone();
+        let responder = OnDone::new(move |result| {
+            #[cfg(feature = "planted-bugs")]
+            if let Some(lost) = super::planted::taken_for_applied(&store, result.as_ref()) {
+                return done(Ok(lost));
+            }
+            done(written(result));
+        });
         // When Raft has stopped it drops the responder, which tells.
         drop(
             self.raft
@@ -428,7 +438,8 @@ impl Consensus {
         }
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let store = self.store.clone();
-        let closing = tokio::task::spawn_blocking(move || {
+        let threads = store.threads().clone();
+        let closing = threads.run(move || {
             if let Err(error) = store.index().flush() {
                 tracing::error!(%error, "flushing the index failed; the next start replays the log instead");
             }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::convert::{entry_from_head, entry_from_vlog, invalid_data, log_id_from_vlog, vote_from_vlog};
 use super::log_writer::to_io;
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::machine::Threads;
 
 /// Payload bytes of one replication request: large enough for a large group at the follower, small enough that a
 /// window of several fits in memory. At least one entry is read, whatever its size.
@@ -30,6 +31,7 @@ pub struct LogReader {
     durable: watch::Receiver<Seq>,
     inline_max: u32,
     damage: Damage,
+    threads: Threads,
 }
 
 /// What damage a reader has found in the log, once it has: openraft stops on it and keeps only a text.
@@ -56,12 +58,13 @@ impl Damage {
 }
 
 impl LogReader {
-    pub(crate) fn new(log: Log, durable: watch::Receiver<Seq>, inline_max: u32) -> Self {
+    pub(crate) fn new(log: Log, durable: watch::Receiver<Seq>, inline_max: u32, threads: Threads) -> Self {
         Self {
             log,
             durable,
             inline_max,
             damage: Damage::default(),
+            threads,
         }
     }
 
@@ -93,7 +96,7 @@ impl LogReader {
         let heads = if log.is_cached(range.start) {
             log.heads(range, inline_max)
         } else {
-            blocking(move || log.heads(range, inline_max)).await?
+            self.blocking(move || log.heads(range, inline_max)).await?
         };
         let heads = heads.map_err(|error| self.damage.note(error))?;
         if heads.first().is_none_or(|head| head.log_id.index != first) {
@@ -103,6 +106,11 @@ impl LogReader {
             )));
         }
         heads.into_iter().map(entry_from_head).collect()
+    }
+
+    /// Runs a disk read off the async workers. Errors: only when the runtime is going down.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        self.threads.run(work).await.map_err(io::Error::other)
     }
 
     fn clamp(&self, range: impl RangeBounds<u64>) -> Range<u64> {
@@ -120,11 +128,6 @@ impl LogReader {
         let end = end.min(self.log.last_log_id().map_or(0, |id| id.index.saturating_add(1)));
         start..end.max(start)
     }
-}
-
-/// Runs a disk read off the async workers. Errors: only when the runtime is going down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 impl RaftLogReader<TypeConfig> for LogReader {
@@ -187,7 +190,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
         let entries = if log.is_cached(range.start) {
             log.entries(range, REPLICATION_BYTES)
         } else {
-            blocking(move || log.entries(range, REPLICATION_BYTES)).await?
+            self.blocking(move || log.entries(range, REPLICATION_BYTES))
+                .await?
         };
         let entries = entries.map_err(|error| self.damage.note(error))?;
         entries.into_iter().map(entry_from_vlog).collect()

@@ -30,8 +30,9 @@ impl LogStore {
     /// apply stores in the index.
     pub fn new(log: Log, durable: watch::Receiver<Seq>, inline_max: u32, guard: Option<Arc<Store>>) -> Self {
         let (purged, _) = watch::channel(log.purged().map(|id| id.index));
+        let threads = guard.as_ref().map(|store| store.threads().clone());
         Self {
-            reader: LogReader::new(log.clone(), durable, inline_max),
+            reader: LogReader::new(log.clone(), durable, inline_max, threads.unwrap_or_default()),
             log,
             guard,
             purged,

@@ -1,13 +1,16 @@
 //! The thread that owns the log's file: takes everything queued, writes it once, syncs it once, then tells who waits.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nezha_vlog::{Error, Log, Seq, Writer};
 use tokio::sync::watch;
+
+use crate::machine::Threads;
 
 /// Exit code of the process after a failed write or sync of the log (I7).
 pub const EXIT_LOG_FAILED: i32 = 11;
@@ -47,25 +50,40 @@ impl LogWriter {
     ///
     /// After a failed write or sync the log is poisoned and the process stops at once with [`EXIT_LOG_FAILED`]: nothing
     /// that was not synced may be acknowledged, and RocksDB's destructor, which would flush, must not run (I7).
-    pub fn spawn(log: &Log, writer: Writer) -> io::Result<Self> {
+    pub fn spawn(log: &Log, writer: Writer, threads: &Threads) -> io::Result<Self> {
         let (tx, durable) = watch::channel(log.durable_seq());
         let times = Arc::new(GroupTimes::default());
-        let noted = times.clone();
-        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+        let (noted, stepped) = (times.clone(), times.clone());
+        let (whole_tx, failing, stopping) = (tx.clone(), threads.clone(), threads.clone());
+        let whole = move |writer: Writer| {
             let result = writer.run(|seq, took| {
                 noted.note(took);
-                tx.send_replace(seq);
+                whole_tx.send_replace(seq);
             });
             if let Err(error) = result {
-                tracing::error!(%error, "writing the log failed; stopping the process");
-                eprintln!("kvd: writing the log failed: {error}. The disk may be full or broken; see the log above.");
-                std::process::exit(EXIT_LOG_FAILED);
+                failed(&failing, &error);
             }
-        })?;
+        };
+        let step = move |writer: &mut Writer| {
+            let begun = Instant::now();
+            match writer.step() {
+                Ok(Some(seq)) => {
+                    stepped.note(begun.elapsed());
+                    tx.send_replace(seq);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    failed(&stopping, &error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let thread = threads.own_loop("log-writer", writer, whole, step)?;
         Ok(Self {
             durable,
             times,
-            thread: Some(thread),
+            thread,
         })
     }
 
@@ -87,6 +105,12 @@ impl LogWriter {
             tracing::error!("the log-writer thread panicked");
         }
     }
+}
+
+fn failed(threads: &Threads, error: &Error) {
+    tracing::error!(%error, "writing the log failed; stopping the process");
+    eprintln!("kvd: writing the log failed: {error}. The disk may be full or broken; see the log above.");
+    threads.exit(EXIT_LOG_FAILED);
 }
 
 /// The log's error as openraft wants it.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt, stream};
+use nezha_api::client::Dialer;
 use nezha_api::peer;
 use nezha_api::peer::peer_service_client::PeerServiceClient;
 use openraft::OptionalSend;
@@ -59,16 +60,23 @@ pub struct Network {
     identity: Arc<PeerIdentity>,
     message_bytes_max: usize,
     sending: Sending,
+    dialer: Dialer,
     channels: Arc<Mutex<HashMap<(String, Class), Channel>>>,
 }
 
 impl Network {
     /// `message_bytes_max`: largest message between members, in bytes; above the value limit plus overhead.
-    pub(super) fn new(identity: Arc<PeerIdentity>, message_bytes_max: usize, sending: Sending) -> Self {
+    pub(super) fn new(
+        identity: Arc<PeerIdentity>,
+        message_bytes_max: usize,
+        sending: Sending,
+        dialer: Dialer,
+    ) -> Self {
         Self {
             identity,
             message_bytes_max,
             sending,
+            dialer,
             channels: Arc::default(),
         }
     }
@@ -79,15 +87,15 @@ impl Network {
         if let Some(channel) = channels.get(&(addr.to_owned(), class)) {
             return Ok(channel.clone());
         }
-        let channel = Endpoint::from_shared(format!("http://{addr}"))?
+        let to = Endpoint::from_shared(format!("http://{addr}"))?
             .tcp_nodelay(true)
             .connect_timeout(Duration::from_secs(1))
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true)
             .initial_stream_window_size(8 << 20)
-            .initial_connection_window_size(16 << 20)
-            .connect_lazy();
+            .initial_connection_window_size(16 << 20);
+        let channel = self.dialer.lazy(to);
         channels.insert((addr.to_owned(), class), channel.clone());
         Ok(channel)
     }
@@ -446,10 +454,14 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let last_log_id = req.last_log_id();
+        #[cfg(feature = "planted-bugs")]
+        let last_log_id =
+            last_log_id.filter(|_| !super::planted::planted(super::planted::Bug::WriteLostOnTransfer));
         let message = peer::TransferLeaderRequest {
             from_leader: Some(vote_to_peer(req.from_leader())),
             to: *req.to_node_id(),
-            last_log_id: req.last_log_id().map(log_id_to_peer),
+            last_log_id: last_log_id.map(log_id_to_peer),
         };
         let mut client = self.rpc(Class::Control)?;
         // The target waits for its log to be flushed: longer than a heartbeat may take.

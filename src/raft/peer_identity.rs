@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::types::NodeId;
 use crate::identity::Peers;
+use crate::machine::Threads;
 
 /// Exit code of the process when the cluster knows its id under another incarnation.
 pub const EXIT_REFUSED: i32 = 13;
@@ -29,6 +30,8 @@ pub struct PeerIdentity {
     pub incarnation: u64,
     /// Incarnations of the others, durable.
     pub peers: Arc<Peers>,
+    /// What writes to disk beside the async workers, and ends the process.
+    pub threads: Threads,
 }
 
 fn number(metadata: &MetadataMap, name: &'static str) -> Result<u64, Status> {
@@ -114,7 +117,8 @@ impl PeerIdentity {
             return Ok(());
         }
         let peers = self.peers.clone();
-        tokio::task::spawn_blocking(move || peers.record(id, incarnation))
+        self.threads
+            .run(move || peers.record(id, incarnation))
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())
@@ -131,6 +135,6 @@ impl PeerIdentity {
             "kvd: the cluster refuses this data directory: {}",
             status.message()
         );
-        std::process::exit(EXIT_REFUSED);
+        self.threads.exit(EXIT_REFUSED);
     }
 }

@@ -71,7 +71,12 @@ impl Node {
         let store = Arc::new(store);
         let (durable, writer) = match durable {
             Some(durable) => (durable, Some(writer)),
-            None => (LogWriter::spawn(store.log(), writer).unwrap().durable(), None),
+            None => (
+                LogWriter::spawn(store.log(), writer, store.threads())
+                    .unwrap()
+                    .durable(),
+                None,
+            ),
         };
         let inline = store.options().inline_value_max;
         let log = LogStore::new(store.log().clone(), durable, inline, Some(store.clone()));
@@ -165,7 +170,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
             false => Arc::new(MapEngine::default()),
         };
         let (store, writer, _) = Store::open(data, engine, small_segments()).unwrap();
-        let durable = LogWriter::spawn(store.log(), writer).unwrap().durable();
+        let durable = LogWriter::spawn(store.log(), writer, store.threads())
+            .unwrap()
+            .durable();
         let store = Arc::new(store);
         // No guard: the suite purges entries that it never applied.
         let log = LogStore::new(store.log().clone(), durable, 128, None);

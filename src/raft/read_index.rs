@@ -25,7 +25,7 @@ pub struct ReadPoint {
     pub term: u64,
 }
 
-type Waiter = oneshot::Sender<Result<ReadPoint, ReadError>>;
+pub(super) type Waiter = oneshot::Sender<Result<ReadPoint, ReadError>>;
 
 /// Batches reads into rounds. A read joins only a round that was not yet sent. Cheap to clone.
 #[derive(Clone)]
@@ -39,8 +39,17 @@ impl ReadIndex {
         let (queue, mut waiting) = mpsc::channel::<Waiter>(QUEUE);
         tokio::spawn(async move {
             let mut round: Vec<Waiter> = Vec::new();
+            #[cfg(feature = "planted-bugs")]
+            let mut last = None;
             while waiting.recv_many(&mut round, QUEUE).await > 0 {
-                let result = confirm(&raft).await;
+                let confirming = confirm(&raft);
+                #[cfg(feature = "planted-bugs")]
+                let confirming = super::planted::with_late_reads(confirming, &mut waiting, last);
+                let result = confirming.await;
+                #[cfg(feature = "planted-bugs")]
+                {
+                    last = result.as_ref().ok().copied();
+                }
                 for waiter in round.drain(..) {
                     // The read may have been given up.
                     drop(waiter.send(result.clone()));
@@ -62,6 +71,10 @@ impl ReadIndex {
 }
 
 async fn confirm(raft: &Raft) -> Result<ReadPoint, ReadError> {
+    #[cfg(feature = "planted-bugs")]
+    if let Some(point) = super::planted::unconfirmed(raft).await? {
+        return Ok(point);
+    }
     let mut attempt = 1;
     loop {
         match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {

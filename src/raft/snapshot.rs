@@ -3,11 +3,11 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nezha_api::peer;
 use openraft::storage::RaftSnapshotBuilder;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::convert::{invalid_data, log_id_from_vlog, stored_membership};
@@ -15,7 +15,8 @@ use super::drop_on_blocking::DropOnBlocking;
 use super::types::{SnapshotMeta, TypeConfig};
 use nezha_vlog::encode_record;
 
-use crate::index::{AppliedState, Place, ScanItem, ScanRange};
+use crate::index::{AppliedState, Index, IndexError, Place, ScanItem, ScanRange};
+use crate::machine::Threads;
 use crate::store::{self, Staged, Store, StoreError, TransferPin};
 
 /// Bytes of one chunk of a transfer, as [`item_bytes`] counts them; a larger record goes alone.
@@ -23,6 +24,9 @@ pub const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Chunks that a view reads ahead of whoever takes them; one that is not complete yet counts.
 const CHUNKS_AHEAD: usize = 1;
+
+/// Between two attempts to flush onto a full disk.
+const SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Memory that a record takes in a chunk besides its bytes.
 const ITEM_BYTES: u64 = 64;
@@ -64,7 +68,9 @@ impl View {
             return Ok(None);
         }
         let index = store.index();
-        tokio::task::spawn_blocking(move || index.flush())
+        store
+            .threads()
+            .run(move || index.flush())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
@@ -74,7 +80,10 @@ impl View {
         let pin = store.transfers().pin(applied, &live);
         let (state_tx, state_rx) = oneshot::channel();
         let (chunk_tx, chunks) = mpsc::channel(CHUNKS_AHEAD);
-        tokio::task::spawn_blocking(move || read_view(&live, state_tx, &chunk_tx));
+        let threads = store.threads().clone();
+        store
+            .threads()
+            .start(move || read_view(&threads, &live, state_tx, &chunk_tx));
         let state = state_rx
             .await
             .map_err(|_| io::Error::other("the view ended before it began"))?;
@@ -98,26 +107,31 @@ impl View {
     /// Copies the view into a staged store of `store`.
     pub(crate) async fn stage(mut self, store: &Arc<Store>) -> io::Result<Staged> {
         let owner = store.clone();
-        let mut staging = blocking(move || Ok(DropOnBlocking::new(owner.stage()?))).await?;
+        let threads = store.threads();
+        let stage = move || Ok(DropOnBlocking::new(owner.threads(), owner.stage()?));
+        let mut staging = blocking(threads, stage).await?;
         while let Some(items) = self.next_chunk().await? {
-            staging = blocking(move || {
+            let after = threads.clone();
+            staging = blocking(threads, move || {
                 let mut open = staging.into_inner();
                 for item in items {
                     open.push(item.create_revision, item.version, item.record)?;
                 }
-                Ok(DropOnBlocking::new(open))
+                Ok(DropOnBlocking::new(&after, open))
             })
             .await?;
         }
         let meta = store_meta(self.state)?;
-        blocking(move || staging.into_inner().finish(meta)).await
+        blocking(threads, move || staging.into_inner().finish(meta)).await
     }
 }
 
 async fn blocking<T: Send + 'static>(
+    threads: &Threads,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
+    threads
+        .run(work)
         .await
         .map_err(io::Error::other)?
         .map_err(io::Error::other)
@@ -145,16 +159,16 @@ pub(crate) fn store_meta(state: AppliedState) -> io::Result<store::SnapshotMeta>
 
 /// Runs on a blocking thread, which owns the RocksDB snapshot for as long as the view lives.
 fn read_view(
+    threads: &Threads,
     live: &store::View,
     state_tx: oneshot::Sender<AppliedState>,
     chunks: &mpsc::Sender<io::Result<Vec<peer::SnapshotItem>>>,
 ) {
-    let runtime = Handle::current();
     let mut state_tx = Some(state_tx);
     let mut items = Vec::new();
     let mut bytes = 0;
     // Room for the chunk that is being read: nothing is read before it is wanted.
-    let mut room = None;
+    let mut room: Option<mpsc::OwnedPermit<_>> = None;
     let mut failed = None;
     let result = live.index().scan(&ScanRange::all(), &mut |item| match item {
         ScanItem::View(state) => match state_tx.take().is_some_and(|tx| tx.send(state).is_ok()) {
@@ -166,11 +180,11 @@ fn read_view(
             if bytes + more > CHUNK_BYTES
                 && let Some(permit) = room.take()
             {
-                mpsc::Permit::send(permit, Ok(std::mem::take(&mut items)));
+                drop(permit.send(Ok(std::mem::take(&mut items))));
                 bytes = 0;
             }
             if room.is_none() {
-                match runtime.block_on(chunks.reserve()) {
+                match threads.wait(chunks.clone().reserve_owned()) {
                     Ok(permit) => room = Some(permit),
                     // The transfer was given up.
                     Err(_) => return ControlFlow::Break(()),
@@ -200,12 +214,37 @@ fn read_view(
         (Some(error), _) => Err(error),
         (None, Err(error)) => Err(io::Error::other(error)),
         (None, Ok(())) if items.is_empty() => return,
+        #[cfg(feature = "planted-bugs")]
+        (None, Ok(())) if super::planted::planted(super::planted::Bug::SnapshotMissesLast) => return,
         (None, Ok(())) => Ok(items),
     };
     match room {
-        Some(room) => room.send(last),
+        Some(room) => drop(room.send(last)),
         // The receiver may be gone: the transfer was given up.
-        None => drop(chunks.blocking_send(last)),
+        None => {
+            let chunks = chunks.clone();
+            drop(threads.wait(async move { chunks.send(last).await }));
+        }
+    }
+}
+
+/// Flushes the index; on a full disk it waits for space. A snapshot that fails would end Raft, and one that comes late
+/// only holds up purges.
+async fn flush_once_there_is_space(threads: &Threads, index: &Arc<dyn Index>) -> io::Result<()> {
+    let mut told = false;
+    loop {
+        let flushing = index.clone();
+        let flushed = threads.run(move || flushing.flush());
+        match flushed.await.map_err(io::Error::other)? {
+            Err(error @ IndexError::NoSpace { .. }) => {
+                if !told {
+                    tracing::warn!(%error, "the index cannot be flushed, and the log not be purged, until there is space");
+                    told = true;
+                }
+            }
+            flushed => return flushed.map(drop).map_err(io::Error::other),
+        }
+        tokio::time::sleep(SPACE_PAUSE).await;
     }
 }
 
@@ -233,11 +272,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         if super::planted::planted(super::planted::Bug::PurgePastFlushed) {
             return Ok(Snapshot { meta, snapshot });
         }
-        let flushing = index.clone();
-        tokio::task::spawn_blocking(move || flushing.flush())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        flush_once_there_is_space(self.store.threads(), &index).await?;
         let (applied, flushed) = (state.applied, index.flushed());
         assert!(
             applied.map(|id| id.index) <= flushed.map(|id| id.index),

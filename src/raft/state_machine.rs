@@ -82,7 +82,7 @@ impl StateMachine {
             return;
         }
         let flushing = self.flushing.clone();
-        tokio::task::spawn_blocking(move || {
+        self.store.threads().start(move || {
             if let Err(error) = index.flush() {
                 tracing::error!(%error, "flushing the index failed; it is retried at the next write");
             }
@@ -144,7 +144,9 @@ async fn apply_batch(store: &Arc<Store>, batch: Vec<Item>) -> io::Result<()> {
         );
     }
     let applier = store.clone();
-    let outcomes: Vec<Vec<Outcome>> = tokio::task::spawn_blocking(move || applier.apply(heads, &max_node_id))
+    let outcomes: Vec<Vec<Outcome>> = store
+        .threads()
+        .run(move || applier.apply(heads, &max_node_id))
         .await
         .map_err(io::Error::other)?
         .map_err(io::Error::other)?;
@@ -194,7 +196,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let staged = match snapshot {
             SnapshotData::Staged(staged) => staged,
             // Only where sender and receiver share a process: a received snapshot was staged by the peer service.
-            SnapshotData::View(view) => DropOnBlocking::new(view.stage(&self.store).await?),
+            SnapshotData::View(view) => {
+                DropOnBlocking::new(self.store.threads(), view.stage(&self.store).await?)
+            }
             SnapshotData::Metadata => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -206,13 +210,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.log_barrier().await?;
         let store = self.store.clone();
         let at = meta.last_log_id;
-        tokio::task::spawn_blocking(move || store.install(staged.into_inner()))
+        self.store
+            .threads()
+            .run(move || store.install(staged.into_inner()))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
         let switch_ms = started.elapsed().as_secs_f64() * 1000.0;
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || {
+        self.store.threads().start(move || {
             if let Err(error) = store.sweep() {
                 tracing::warn!(%error, "a replaced store could not be removed; the next start does it");
             }

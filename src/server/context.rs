@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use nezha_api::client::Dialer;
 use nezha_api::errors::{self, LeaderHint};
 use nezha_api::v1::ResponseHeader;
 use tokio::sync::Semaphore;
@@ -17,6 +18,7 @@ use super::hash::HASHES_MAX;
 use super::pipeline::PIPELINES_MAX;
 use crate::collector::Collector;
 use crate::config::Config;
+use crate::identity::Identity;
 use crate::raft::{Consensus, Metrics, Node, NodeId};
 use crate::store::{Store, StoreError};
 
@@ -74,6 +76,8 @@ pub struct Context {
     pub readers: Arc<Semaphore>,
     /// Connection to the leader.
     pub forwarder: Forwarder,
+    /// Connects to other members.
+    pub dialer: Dialer,
     /// When this process started.
     pub started: Instant,
     outlook: ArcSwap<Outlook>,
@@ -117,19 +121,19 @@ impl Context {
     pub fn new(
         config: &Config,
         version: String,
-        cluster_id: u64,
-        node_id: NodeId,
+        identity: &Identity,
         consensus: Consensus,
         store: Arc<Store>,
         collector: Arc<Collector>,
+        dialer: Dialer,
     ) -> Self {
         let outlook = ArcSwap::from_pointee(Outlook::from(&consensus.metrics()));
         let budget = |name, bytes| Budget::new(name, &config.name, bytes, config.admission_wait);
         Self {
             name: config.name.clone(),
             version,
-            cluster_id,
-            node_id,
+            cluster_id: identity.cluster_id,
+            node_id: identity.node_id,
             consensus,
             store,
             collector,
@@ -145,7 +149,8 @@ impl Context {
             pipelines: Arc::new(Semaphore::new(PIPELINES_MAX)),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
-            forwarder: Forwarder::default(),
+            forwarder: Forwarder::new(dialer.clone()),
+            dialer,
             started: Instant::now(),
             outlook,
             stopping: AtomicBool::new(false),

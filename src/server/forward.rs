@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nezha_api::client::Dialer;
 use nezha_api::errors::{self, ApiError, LeaderHint};
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
@@ -15,6 +16,10 @@ use super::listen::CLIENT_PORT;
 
 /// How long connecting to the leader may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// A leader that answers no ping is gone: cut off from this member's network of clients, it may lead on, and be found
+/// anew over another network. What was passed on to it has an unknown outcome then.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT: Duration = Duration::from_secs(3);
 /// Flow-control windows of the connection to the leader, in bytes: what may be under way unread. Scans whose clients do
 /// not read, and answers that wait for admission, must not hold up the other calls: the connection's window, 64 MiB, is
 /// the sum of those of all calls that the leader takes.
@@ -33,12 +38,20 @@ pub enum Effect {
 /// The connection to whoever leads.
 ///
 /// Invariant: at most one connection; it is replaced when the leader's address changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Forwarder {
+    dialer: Dialer,
     current: Mutex<Option<(String, Channel)>>,
 }
 
 impl Forwarder {
+    pub fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            current: Mutex::default(),
+        }
+    }
+
     fn channel(&self, endpoint: &str) -> Result<Channel, Status> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, channel)) = &*current
@@ -46,16 +59,16 @@ impl Forwarder {
         {
             return Ok(channel.clone());
         }
-        let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+        let to = Endpoint::from_shared(format!("http://{endpoint}"))
             .map_err(|e| errors::invalid_request("leader_endpoint", &format!("{endpoint}: {e}")))?
             .connect_timeout(CONNECT_WAIT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_WAIT)
+            .keep_alive_while_idle(true);
+        let channel = self.dialer.lazy(to);
         *current = Some((endpoint.to_owned(), channel.clone()));
         Ok(channel)
     }

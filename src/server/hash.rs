@@ -39,7 +39,7 @@ pub async fn answer(
     };
     let (answer, hashed) = oneshot::channel();
     let (store, deadline) = (context.store.clone(), call.deadline);
-    tokio::task::spawn_blocking(move || {
+    context.store.threads().start(move || {
         let _slot = slot;
         let result = store.hash(&order, &mut || !answer.is_closed() && Instant::now() < deadline);
         // The client may be gone.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
@@ -16,7 +15,9 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::machine::{Listener, Socket};
 
 /// Length of the text that every HTTP/2 connection starts with.
 const PREFACE_BYTES: usize = 24;
@@ -125,7 +126,7 @@ fn connections(open_files: u64) -> (usize, usize) {
 ///
 /// Errors: none that a connection causes; those close the connection only.
 pub async fn serve<S, F>(
-    listener: TcpListener,
+    listener: Listener,
     limits: PortLimits,
     service: S,
     stop: F,
@@ -170,7 +171,7 @@ impl Warnings {
 
 /// Accepts connections, counted.
 struct Incoming {
-    listener: TcpListener,
+    listener: Listener,
     free: Arc<Semaphore>,
     /// Runs after accepting failed.
     pause: Option<Pin<Box<Sleep>>>,
@@ -179,7 +180,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(listener: TcpListener, connections_max: usize) -> Self {
+    fn new(listener: Listener, connections_max: usize) -> Self {
         Self {
             listener,
             free: Arc::new(Semaphore::new(connections_max)),
@@ -230,7 +231,7 @@ impl Stream for Incoming {
                 }
                 continue;
             };
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = stream.set_nodelay() {
                 tracing::debug!(%error, %from, "TCP_NODELAY was refused");
             }
             let preface = Some(Box::pin(tokio::time::sleep(PREFACE_WAIT)));
@@ -246,7 +247,7 @@ impl Stream for Incoming {
 
 /// One connection; counted while it lives.
 struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     /// Runs until the preface was read.
     preface: Option<Pin<Box<Sleep>>>,
     read: usize,
@@ -254,11 +255,9 @@ struct Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ();
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
+    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Connection {
@@ -306,7 +305,10 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::machine::Net;
 
     #[test]
     fn connections_leave_descriptors_to_files() {
@@ -336,7 +338,7 @@ mod tests {
     /// Out of descriptors, accepting fails at once and for long: it must neither end the port nor spin.
     #[tokio::test]
     async fn accepting_pauses_after_a_failure_and_goes_on() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = Net::default().bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut incoming = Incoming::new(listener, 1);
         incoming.accept_failed(&io::ErrorKind::ConnectionAborted.into());

@@ -16,7 +16,7 @@ use super::context::Context;
 use crate::collector;
 use crate::config::KEY_BYTES_MAX;
 use crate::raft::{AdminError, ServerState};
-use crate::store::{self, disk_space};
+use crate::store;
 
 /// The service behind `kvctl status`.
 #[derive(Clone)]
@@ -119,8 +119,10 @@ impl MaintenanceService for Maintenance {
         let metrics = context.consensus.metrics();
         let state = context.store.index().state();
         let store = context.store.clone();
-        let sizes =
-            tokio::task::spawn_blocking(move || (store.disk_bytes(), disk_space(store.data().path())));
+        let sizes = context
+            .store
+            .threads()
+            .run(move || (store.disk_bytes(), store.disk_space()));
         let unmeasured = |e: &dyn std::fmt::Display| {
             errors::internal(&context.name, &format!("measuring the disk failed: {e}"), false)
         };
@@ -153,7 +155,7 @@ impl MaintenanceService for Maintenance {
     async fn gc_status(&self, _: Request<GcStatusRequest>) -> Result<Response<GcStatusResponse>, Status> {
         let context = &self.context;
         let collector = context.collector.clone();
-        let asked = tokio::task::spawn_blocking(move || collector.status()).await;
+        let asked = context.store.threads().run(move || collector.status()).await;
         let asked = asked.map_err(|e| errors::internal(&context.name, &e.to_string(), false))?;
         let status = asked.map_err(|error| context.store_error(&error))?;
         Ok(Response::new(gc_answer(context, status)))

@@ -9,6 +9,7 @@ mod cluster;
 mod context;
 mod forward;
 mod front;
+mod handover;
 mod hash;
 mod kv;
 mod listen;

@@ -101,7 +101,7 @@ async fn record(
              to be a member, restart this one, and find out who else calls its peer port"
         )));
     }
-    let recorded = tokio::task::spawn_blocking(move || peers.record(id, incarnation)).await;
+    let recorded = identity.threads.run(move || peers.record(id, incarnation)).await;
     match recorded {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Status::internal(format!("recording member {id} failed: {error}"))),
@@ -188,6 +188,7 @@ impl PeerService for PeerPort {
 mod tests {
     use super::*;
     use crate::identity::DataDir;
+    use crate::machine::Threads;
 
     async fn identify(remembers: bool) -> Result<Response<peer::IdentifyResponse>, Status> {
         let port = PeerPort::new("n1", "127.0.0.1:1", 7, remembers);
@@ -213,6 +214,7 @@ mod tests {
             node_id: 1,
             incarnation: 1,
             peers: Arc::new(data.peers().unwrap()),
+            threads: Threads::default(),
         };
         let caller = |cluster_id: u64, node_id: u64| peer::IdentifyRequest {
             cluster_id,

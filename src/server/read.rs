@@ -227,7 +227,7 @@ impl Context {
         let Ok(Ok(slot)) = slot.await else {
             return Err(errors::timed_out(&self.name, "a reader thread"));
         };
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.store.threads().run(move || {
             let _slot = slot;
             read()
         });

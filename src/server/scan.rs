@@ -6,6 +6,9 @@
 //! that is being sent. A chunk holds about [`CHUNK_BYTES`], and keeps up to half as much again that was read along; or it
 //! holds one row whose value is larger: such a value is counted in the node's budget of answers, and never read ahead.
 
+#[cfg(feature = "planted-bugs")]
+mod planted;
+
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use nezha_api::errors;
 use nezha_api::v1::{ResponseHeader, Row, ScanRequest, ScanResponse};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -26,7 +28,7 @@ use super::call::Call;
 use super::context::Context;
 use super::kv::ScanStream;
 use super::read::metadata;
-use crate::index::{IndexEntry, ScanItem, ScanRange};
+use crate::index::{IndexEntry, IndexError, ScanItem, ScanRange};
 use crate::store::{ReadRow, Reader, StoreError, View};
 
 /// Bytes of keys and values after which a chunk is sent.
@@ -86,7 +88,6 @@ pub async fn open(
         context: context.clone(),
         reader: (!request.keys_only).then(|| Reader::new(view.clone())),
         queue,
-        runtime: Handle::current(),
         deadline,
         rows_left: limit(request.limit_rows),
         bytes_left: limit(request.limit_bytes),
@@ -98,7 +99,10 @@ pub async fn open(
         permits: Vec::new(),
     };
     let failed = end.clone();
-    tokio::task::spawn_blocking(move || scan.run(&view, &range, slot, &failed));
+    context
+        .store
+        .threads()
+        .start(move || scan.run(&view, &range, slot, &failed));
     Ok(Response::new(Box::pin(rows(ReceiverStream::new(chunks), end))))
 }
 
@@ -141,7 +145,6 @@ struct Scan {
     /// Reads the values; `None` if the client wants the keys only.
     reader: Option<Reader>,
     queue: mpsc::Sender<Chunk>,
-    runtime: Handle,
     deadline: Instant,
     rows_left: u64,
     bytes_left: u64,
@@ -163,6 +166,24 @@ impl Scan {
         slot: OwnedSemaphorePermit,
         failed: &Mutex<Option<Status>>,
     ) {
+        let end = match self.visit_all(view, range) {
+            (Err(error), _) => Err(self.failed(&error.into())),
+            (Ok(()), Some(Stop::More)) => self.send_rest(true),
+            (Ok(()), None) => self.send_rest(false),
+            (Ok(()), Some(why)) => Err(why),
+        };
+        if let Err(Stop::Failed(status)) = end {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*status);
+        }
+        drop(slot);
+    }
+
+    /// Visits the range in one view of the index, until its end or a reason to stop.
+    fn visit_all(&mut self, view: &View, range: &ScanRange) -> (Result<(), IndexError>, Option<Stop>) {
+        #[cfg(feature = "planted-bugs")]
+        if planted::scan_two_revisions() {
+            return self.visit_by_chunks(range);
+        }
         let mut stop = None;
         let visited = view
             .index()
@@ -173,16 +194,7 @@ impl Scan {
                     ControlFlow::Break(())
                 }
             });
-        let end = match (visited, stop) {
-            (Err(error), _) => Err(self.failed(&error.into())),
-            (Ok(()), Some(Stop::More)) => self.send_rest(true),
-            (Ok(()), None) => self.send_rest(false),
-            (Ok(()), Some(why)) => Err(why),
-        };
-        if let Err(Stop::Failed(status)) = end {
-            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*status);
-        }
-        drop(slot);
+        (visited, stop)
     }
 
     fn visit(&mut self, view: &View, item: ScanItem) -> Result<(), Stop> {
@@ -279,7 +291,8 @@ impl Scan {
     fn room(&self, bytes: u64) -> Result<Permit, Stop> {
         loop {
             let until = self.deadline.min(Instant::now() + QUEUE_WAIT);
-            let taken = self.runtime.block_on(self.context.answers.take_by(bytes, until));
+            let context = self.context.clone();
+            let taken = self.wait(async move { context.answers.take_by(bytes, until).await });
             if let Some(permit) = taken {
                 return Ok(permit);
             }
@@ -301,9 +314,8 @@ impl Scan {
             permits: std::mem::take(&mut self.permits),
         };
         self.row_bytes = 0;
-        let sent = self
-            .runtime
-            .block_on(tokio::time::timeout_at(self.deadline, self.queue.send(chunk)));
+        let (queue, deadline) = (self.queue.clone(), self.deadline);
+        let sent = self.wait(async move { tokio::time::timeout_at(deadline, queue.send(chunk)).await });
         match sent {
             Ok(Ok(())) => {
                 self.sent_key = self.last_key.clone();
@@ -312,6 +324,10 @@ impl Scan {
             Ok(Err(_)) => Err(Stop::Gone),
             Err(_) => Err(self.expired()),
         }
+    }
+
+    fn wait<T: Send + 'static>(&self, until: impl Future<Output = T> + Send + 'static) -> T {
+        self.context.store.threads().wait(until)
     }
 
     fn check_life(&self) -> Result<(), Stop> {

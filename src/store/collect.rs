@@ -168,6 +168,7 @@ impl Store {
     fn relocate(&self, number: u64, moves: &[Move]) -> Result<Option<u64>, StoreError> {
         let mut overtaken = 0;
         for moves in moves.chunks(self.options.relocate_keys) {
+            self.threads().pass();
             // The mutex is not fair: without this, a job would get it again and again before an apply that waits.
             while self.applies.load(Ordering::Relaxed) > 0 {
                 std::thread::yield_now();

@@ -84,6 +84,11 @@ impl Store {
         self.damages.lock().values().cloned().collect()
     }
 
+    /// Whether any file was found damaged since the start.
+    pub fn has_damage(&self) -> bool {
+        !self.damages.lock().is_empty()
+    }
+
     /// Segments found damaged since the start: no job copies out of them. They go once nothing in them is live.
     pub fn damaged_segments(&self) -> BTreeSet<SegmentId> {
         let known = self.damages.lock();

@@ -6,7 +6,6 @@
 mod check;
 mod collect;
 mod damage;
-mod disk;
 mod error;
 mod halts;
 mod hash;
@@ -42,17 +41,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use nezha_gc::ValueSegments;
-use nezha_vlog::fs::Fs;
+use nezha_vlog::fs::{DiskSpace, Fs};
 use nezha_vlog::{Log, LogId, Recovered, Writer};
 use tokio::sync::watch;
 
 use crate::identity::{DataDir, sealed};
 use crate::index::{Engine, Index, IndexEntry};
+use crate::machine::Threads;
 
 pub use check::{Breach, LogFacts, check_order, check_segments};
 pub use collect::{Collected, Pace};
 pub use damage::DamagedFile;
-pub use disk::{DiskSpace, disk_space};
 pub use error::StoreError;
 pub use hash::{HashError, HashOrder, Hashed, StateHash};
 pub use pins::{TransferPin, Transfers};
@@ -84,6 +83,8 @@ pub struct StoreOptions {
     pub relocate_keys: usize,
     /// Settings of the log.
     pub log: nezha_vlog::Options,
+    /// What does its work beside the async workers.
+    pub threads: Threads,
 }
 
 impl Default for StoreOptions {
@@ -93,6 +94,7 @@ impl Default for StoreOptions {
             value_segment_bytes: 64 << 20,
             relocate_keys: 64,
             log: nezha_vlog::Options::default(),
+            threads: Threads::default(),
         }
     }
 }
@@ -185,6 +187,11 @@ impl Store {
         Ok((store, writer, recovered))
     }
 
+    /// What does its work beside the async workers.
+    pub fn threads(&self) -> &Threads {
+        &self.options.threads
+    }
+
     /// The store that is live now.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
@@ -248,6 +255,16 @@ impl Store {
             bytes += fs.len(&dir.join(name)).unwrap_or(0);
         }
         Ok(bytes)
+    }
+
+    /// Room on its disk. Blocking.
+    pub fn disk_space(&self) -> Result<DiskSpace, StoreError> {
+        let dir = self.data.path();
+        Ok(self
+            .data
+            .fs()
+            .space(dir)
+            .map_err(sealed::io_error("ask for the space of", dir))?)
     }
 
     /// Makes a staged store the live one. Afterwards, and after any crash, the node has the old store or the new one.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nezha_gc::plan::{Job, Reason};
-use nezha_vlog::fs::{CrashFs, File};
+use nezha_vlog::fs::{CrashFs, DiskSpace, File};
 use nezha_vlog::{Draft, Payload, Precondition};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -66,6 +66,10 @@ impl CountingFs {
 }
 
 impl Fs for CountingFs {
+    fn space(&self, dir: &Path) -> io::Result<DiskSpace> {
+        self.fs.space(dir)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.fs.create(path).map(|file| self.count(file))
     }

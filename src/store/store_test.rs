@@ -38,6 +38,7 @@ pub(super) fn options() -> StoreOptions {
         value_segment_bytes: 1 << 20,
         relocate_keys: 4,
         log,
+        ..StoreOptions::default()
     }
 }
 

@@ -265,10 +265,10 @@ impl View {
 
     /// The last durable entry, or else the durable purge point.
     pub(crate) fn durable_log_id(&self) -> Option<LogId> {
-        self.extents
-            .last_index()
-            .and_then(|last| self.runs.log_id(last))
-            .or(self.active.state.purged)
+        // Places of purged entries stay known as long as values are there: the last of them may lie before the purge.
+        let last = self.extents.last_index().and_then(|last| self.runs.log_id(last));
+        let purged = self.active.state.purged;
+        [last, purged].into_iter().flatten().max_by_key(|id| id.index)
     }
 
     /// Notes that an entry is durable at `place`.

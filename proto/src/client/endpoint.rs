@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::dial::Dialer;
 use super::line::Line;
 use super::{ClientError, ClientOptions};
 
@@ -31,6 +32,7 @@ pub(crate) struct Endpoint {
     /// `host:port`.
     address: String,
     transport: tonic::transport::Endpoint,
+    dialer: Dialer,
     pipelined: bool,
     /// Connecting is a step of its own, under this lock, so that a caller always knows whether its request was sent.
     connection: Mutex<Connection>,
@@ -83,6 +85,7 @@ impl Endpoint {
         Ok(Endpoint {
             address: plain.to_owned(),
             transport,
+            dialer: options.dialer.clone(),
             pipelined: options.pipelined,
             connection: Mutex::default(),
             penalty: std::sync::Mutex::default(),
@@ -114,7 +117,7 @@ impl Endpoint {
             {
                 return Err(cause.clone());
             }
-            match self.transport.connect().await {
+            match self.dialer.connect(self.transport.clone()).await {
                 Ok(channel) => {
                     let line = Arc::new(Line::new(channel, self.pipelined));
                     connection.generation += 1;

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::call::{Headed, Kind};
-use super::{Client, ClientError};
+use super::{Client, ClientError, rpc};
 use crate::v1::{self, Consistency, KeyMetadata, ResponseHeader, precondition};
 
 /// Under which condition a write takes effect.
@@ -134,6 +134,28 @@ impl Client {
         consistency: Consistency,
     ) -> Result<Get, ClientError> {
         self.get_request(key.into(), consistency, true).await
+    }
+
+    /// Has the member at `endpoint` read `key` linearizably, through the leader if it does not lead. Not retried, neither
+    /// there nor elsewhere: the answer is one about this member.
+    ///
+    /// Errors: the member is not reached, has not caught up yet, or knows no leader that a majority follows.
+    pub async fn confirm_from(
+        &self,
+        endpoint: &str,
+        key: impl Into<Bytes>,
+    ) -> Result<ResponseHeader, ClientError> {
+        let request = v1::GetRequest {
+            key: key.into(),
+            consistency: Consistency::Linearizable.into(),
+            keys_only: true,
+        };
+        let asked = self.ask(endpoint, Kind::Read, |line, within| async move {
+            rpc::kv(line.channel.clone())
+                .get(rpc::timed(request, within))
+                .await
+        });
+        Ok(asked.await?.0)
     }
 
     async fn get_request(

@@ -9,6 +9,7 @@
 
 mod call;
 mod cluster;
+mod dial;
 mod endpoint;
 mod error;
 mod gc;
@@ -24,6 +25,7 @@ mod scan;
 use std::sync::{Arc, Mutex};
 
 pub use cluster::MemberRef;
+pub use dial::{Dial, Dialer};
 pub use error::{ClientError, EndpointFailure, FailureKind, ScanPosition};
 pub use kv::{Condition, Delete, Found, Get, Put};
 pub use options::ClientOptions;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use super::dial::Dialer;
+
 /// How a [`Client`](super::Client) behaves. `Default` gives the stated defaults.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -23,6 +25,8 @@ pub struct ClientOptions {
     /// Puts, deletes and gets of all callers share one stream per connection: many times the throughput of calls of
     /// their own. Values above 1 MiB, and servers without pipelines, get calls all the same. Default true.
     pub pipelined: bool,
+    /// Makes the connections. Default: TCP.
+    pub dialer: Dialer,
 }
 
 impl Default for ClientOptions {
@@ -35,6 +39,7 @@ impl Default for ClientOptions {
             backoff_max: Duration::from_secs(1),
             sync_interval: Some(Duration::from_secs(60)),
             pipelined: true,
+            dialer: Dialer::default(),
         }
     }
 }

@@ -12,13 +12,13 @@ use nezha_api::peer;
 use nezha_api::peer::snapshot_answer::Answer;
 use nezha_api::peer::snapshot_part::Part;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinError;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use super::intake::{Intake, Rejected};
 use super::{Patience, answer};
+use crate::machine::Lost;
 use crate::raft::convert::{check_sequence, log_id_from_peer, vote_from_peer, vote_to_peer};
 use crate::raft::drop_on_blocking::DropOnBlocking;
 use crate::raft::snapshot::{Snapshot, SnapshotData};
@@ -170,7 +170,7 @@ fn say(connection: &Connection, said: Answer) {
     drop(connection.answers.send_replace(Ok(answer(said))));
 }
 
-fn joined<T>(done: Result<Result<T, Rejected>, JoinError>) -> Result<T, Status> {
+fn joined<T>(done: Result<Result<T, Rejected>, Lost>) -> Result<T, Status> {
     // The sender's next attempt would meet the same disk; it pauses first.
     let failed = |e: &dyn std::fmt::Display| Status::failed_precondition(e.to_string());
     done.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
@@ -185,7 +185,8 @@ async fn arriving(current: &mut Option<Connection>) -> Option<Result<peer::Snaps
 
 /// Removes what was staged.
 async fn sweep(store: Arc<Store>) {
-    let swept = tokio::task::spawn_blocking(move || store.sweep()).await;
+    let threads = store.threads().clone();
+    let swept = threads.run(move || store.sweep()).await;
     if !matches!(swept, Ok(Ok(_))) {
         tracing::warn!(?swept, "what was staged could not be removed; it is tried again");
     }
@@ -232,8 +233,9 @@ impl Receiver {
     async fn receive(&mut self, header: peer::SnapshotHeader) -> Result<Vote, Status> {
         let started = Instant::now();
         let store = self.shared.store.clone();
-        let opening = tokio::task::spawn_blocking(move || Intake::open(&store, header));
-        let mut intake = DropOnBlocking::new(joined(self.working(opening).await)?);
+        let threads = store.threads().clone();
+        let opening = threads.run(move || Intake::open(&store, header));
+        let mut intake = DropOnBlocking::new(&threads, joined(self.working(opening).await)?);
         self.say(Answer::Staged(0));
         let end = loop {
             let part = match self.next_part().await {
@@ -246,9 +248,10 @@ impl Receiver {
             match part {
                 Some(Part::Chunk(chunk)) => {
                     let mut taking = intake.into_inner();
-                    let taken = tokio::task::spawn_blocking(move || {
+                    let after = threads.clone();
+                    let taken = threads.run(move || {
                         let result = taking.take(chunk);
-                        (DropOnBlocking::new(taking), result)
+                        (DropOnBlocking::new(&after, taking), result)
                     });
                     let (back, result) = joined(self.working(taken).await.map(Ok))?;
                     intake = back;
@@ -277,7 +280,7 @@ impl Receiver {
         self.say(Answer::Installing(peer::SnapshotAlive {}));
         let (records, bytes) = intake.records();
         let staged_seconds = started.elapsed().as_secs_f64();
-        let finishing = tokio::task::spawn_blocking(move || intake.into_inner().finish(&end));
+        let finishing = threads.run(move || intake.into_inner().finish(&end));
         let snapshot = joined(self.working(finishing).await)?;
         if self.connections.is_closed() {
             if let SnapshotData::Staged(staged) = snapshot.snapshot {

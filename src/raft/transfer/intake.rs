@@ -6,6 +6,7 @@ use nezha_api::peer;
 
 use super::chunk_checksum;
 use crate::index::AppliedState;
+use crate::machine::Threads;
 use crate::raft::convert::{decode_membership, log_id_from_peer};
 use crate::raft::drop_on_blocking::DropOnBlocking;
 use crate::raft::snapshot::{Snapshot, SnapshotData, store_meta};
@@ -38,6 +39,7 @@ pub(super) struct Intake {
     items: u64,
     bytes: u64,
     checksum: crc32fast::Hasher,
+    threads: Threads,
 }
 
 impl Intake {
@@ -50,6 +52,7 @@ impl Intake {
             items: 0,
             bytes: 0,
             checksum: crc32fast::Hasher::new(),
+            threads: store.threads().clone(),
         })
     }
 
@@ -137,7 +140,7 @@ impl Intake {
         let staged = self.staging.finish(staged).map_err(|e: StoreError| unusable(e))?;
         Ok(Snapshot {
             meta,
-            snapshot: SnapshotData::Staged(DropOnBlocking::new(staged)),
+            snapshot: SnapshotData::Staged(DropOnBlocking::new(&self.threads, staged)),
         })
     }
 }

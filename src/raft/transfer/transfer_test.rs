@@ -62,7 +62,12 @@ fn receiver() -> Node {
 /// Sends a fresh view in one call, as openraft does.
 async fn send(node: &mut Node, addr: &str, sending: Sending) -> Result<Vote, String> {
     let snapshot = node.machine.get_current_snapshot().await.unwrap().unwrap();
-    let mut network = Network::new(identity(1), 80 << 20, sending);
+    let mut network = Network::new(
+        identity(1),
+        80 << 20,
+        sending,
+        nezha_api::client::Dialer::default(),
+    );
     let peer = types::Node {
         peer_addr: addr.to_owned(),
         ..types::Node::default()

@@ -57,6 +57,7 @@ impl Profile {
                 .with_cache_bytes(self.log_cache_bytes),
             // Several batches a job.
             relocate_keys: 4,
+            ..StoreOptions::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nezha_vlog::fs::{File, Fs};
+use nezha_vlog::fs::{DiskSpace, File, Fs};
 use nezha_vlog::{LogId, SegmentId};
 
 use super::recorder::{Action, Recorder, What};
@@ -35,6 +35,10 @@ impl StepFs {
 }
 
 impl Fs for StepFs {
+    fn space(&self, dir: &Path) -> io::Result<DiskSpace> {
+        self.0.disk.space(dir)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let create = || self.0.disk.create(path);
         let file = self.0.step(Action::Create, What::at(path), create)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::crash_disk::{Disk, FailKind, FailWith, Inode, NameChange, Plan};
 use super::crash_image::crash_image;
-use super::{File, Fs};
+use super::{DiskSpace, File, Fs};
 
 /// An in-memory file system for proofs.
 ///
@@ -75,12 +75,36 @@ impl CrashFs {
         });
     }
 
+    /// From now on it holds so many bytes at most; `None`: any number. What is there stays.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.disk().capacity = bytes;
+    }
+
+    /// From now on it has room for so many further bytes.
+    pub fn fill(&self, leaves: u64) {
+        let mut disk = self.disk();
+        let space = disk.space();
+        disk.capacity = Some(space.total - space.free + leaves);
+    }
+
+    /// Whether it holds so many bytes at most.
+    pub fn space_is_limited(&self) -> bool {
+        self.disk().capacity.is_some()
+    }
+
     /// Calls off a failure that has not happened; false if none was left, or all operations fail already.
     pub fn disarm(&self) -> bool {
         self.disk()
             .plan
             .take()
             .is_some_and(|plan| plan.left > 0 || !plan.for_good)
+    }
+
+    /// Whether all operations fail by now.
+    pub fn is_halted(&self) -> bool {
+        self.disk()
+            .plan
+            .is_some_and(|plan| plan.for_good && plan.left == 0)
     }
 
     /// Operations so far.
@@ -271,6 +295,12 @@ impl Fs for CrashFs {
         Ok(())
     }
 
+    fn space(&self, _dir: &Path) -> io::Result<DiskSpace> {
+        let mut disk = self.disk();
+        disk.operation(FailKind::Read)?;
+        Ok(disk.space())
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.operation(FailKind::SyncDir)?;
@@ -310,10 +340,27 @@ impl CrashFile {
     }
 }
 
+impl CrashFile {
+    /// Whether the disk has no room for the file to become so long.
+    fn is_full_for(&self, len: u64) -> bool {
+        let disk = self.disk.lock().expect("no holder of the disk panics");
+        let now = disk
+            .inodes
+            .get(&self.inode)
+            .map_or(0, |inode| inode.bytes.len() as u64);
+        disk.capacity.is_some() && len.saturating_sub(now) > disk.space().free
+    }
+}
+
 impl File for CrashFile {
     fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let full = self.is_full_for(offset + total as u64);
         self.with(FailKind::Write, |inode, outcome| {
-            let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+            let outcome = outcome.and_then(|()| match full {
+                true => Err(FailWith::Enospc.error()),
+                false => Ok(()),
+            });
             // A failing write has written the first half.
             let mut left = if outcome.is_ok() { total } else { total / 2 };
             for buf in bufs {
@@ -465,6 +512,20 @@ mod tests {
         fs.halt_after(1);
         file.sync_data().unwrap();
         assert!(file.sync_data().is_err() && fs.open(path).is_err() && file.len().is_err());
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_is_there_and_no_more() {
+        let (fs, file, path) = with_file(&[1; 1000]);
+        fs.set_capacity(Some(1500));
+        assert_eq!(fs.space(path).unwrap().free, 500);
+        file.write_all_at(&[2; 1000], 0).unwrap();
+        let refused = file.write_all_at(&[3; 600], 1000).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(28));
+        let crashed = fs.crash(1);
+        crashed.set_capacity(None);
+        fs.remove(path).unwrap();
+        assert_eq!(fs.space(path).unwrap().free, 1500);
     }
 
     #[test]

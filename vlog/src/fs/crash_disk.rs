@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::DiskSpace;
+
 /// Unit in which a crash keeps or loses written bytes.
 pub(super) const BLOCK_LEN: u64 = 512;
 
@@ -70,6 +72,8 @@ pub(super) struct Disk {
     pub(super) next_inode: u64,
     pub(super) plan: Option<Plan>,
     pub(super) operations: u64,
+    /// Bytes that it holds at most; `None`: any number.
+    pub(super) capacity: Option<u64>,
 }
 
 /// A change of a name: what it names from now on.
@@ -127,6 +131,17 @@ impl Disk {
             self.plan = None;
         }
         Err(with.error())
+    }
+
+    /// Room for further bytes. A file without a name takes none.
+    pub(super) fn space(&self) -> DiskSpace {
+        let total = self.capacity.unwrap_or(u64::MAX);
+        let inodes = self.names.values().filter_map(|id| self.inodes.get(id));
+        let used: u64 = inodes.map(|inode| inode.bytes.len() as u64).sum();
+        DiskSpace {
+            total,
+            free: total.saturating_sub(used),
+        }
     }
 
     pub(super) fn inode(&self, path: &Path) -> io::Result<u64> {

@@ -47,6 +47,7 @@ pub(super) fn crash_image(disk: &Disk, seed: u64) -> Disk {
     let mut image = Disk {
         dirs: disk.dirs.clone(),
         next_inode: disk.next_inode,
+        capacity: disk.capacity,
         ..Disk::default()
     };
     let percent = survival(&mut chance);

@@ -19,6 +19,15 @@ pub use crash_disk::{FailKind, FailWith};
 pub use os::OsFs;
 pub use reservation::Reservation;
 
+/// Size and room of a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it.
+    pub total: u64,
+    /// Free for this process.
+    pub free: u64,
+}
+
 /// A file system as the storage rooms need it.
 ///
 /// Durability: bytes are durable after `File::sync_data`; a created, renamed or removed name after `sync_dir` of its
@@ -46,6 +55,8 @@ pub trait Fs: fmt::Debug + Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Asks how much room there is on the disk of a directory.
+    fn space(&self, dir: &Path) -> io::Result<DiskSpace>;
 }
 
 /// An open file. Positions are explicit; there is no cursor.

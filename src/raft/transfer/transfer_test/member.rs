@@ -18,6 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::identity::DataDir;
+use crate::machine::Threads;
 use crate::raft::peer_identity::PeerIdentity;
 use crate::raft::raft_test::Node;
 use crate::raft::snapshot::Snapshot;
@@ -92,6 +93,7 @@ pub(super) fn identity(node_id: u64) -> Arc<PeerIdentity> {
         node_id,
         incarnation: node_id,
         peers: Arc::new(data.peers().unwrap()),
+        threads: Threads::default(),
     })
 }
 

@@ -1,33 +1,31 @@
 //! One node: put together, started, stopped in good order.
 
+mod opening;
+
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nezha_api::MESSAGE_BYTES_MAX;
+use nezha_api::client::Dialer;
 use nezha_api::peer::peer_service_server::PeerServiceServer;
-use nezha_gc::plan::Limits;
 use nezha_vlog::fs::{Fs, OsFs};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bootstrap::{self, BootError, Established};
-use crate::collector::{self, Collector, Gate};
-use crate::config::{Config, GcMode, MIB};
+use crate::collector::{Collector, Gate};
+use crate::config::Config;
 use crate::exit::{self, NodeError};
 use crate::identity::{DataDir, Identity};
-use crate::index::{Engine, RocksEngine, RocksOptions};
-use crate::raft::{Consensus, PeerIdentity, PeerServer, Settings};
+use crate::index::{Engine, NO_SPACE_LEFT, RocksEngine, RocksOptions};
+use crate::machine::{Listener, Machine, Net};
+use crate::raft::{Consensus, PeerIdentity, PeerServer};
 use crate::server::{self, Context, Front, PeerPort};
-use crate::store::{DiskSpace, Store, StoreOptions, disk_space};
+use crate::store::{Store, StoreOptions};
+use opening::{beside, check_space, collector_settings, open_store, raft_settings};
 
-/// A node does not start in a new directory with less free space.
-const START_FREE_BYTES_MIN: u64 = 64 * MIB;
-/// What writes leave to gc by default: a twentieth of the disk, but not more than this.
-const DISK_RESERVE_BYTES_MAX: u64 = 512 * MIB;
 /// The last part of a stop, after drain and leader transfer: closing files. Then the process ends anyway: nothing that
 /// was acknowledged depends on it.
 const CLOSE_WAIT: Duration = Duration::from_secs(120);
@@ -47,6 +45,10 @@ pub struct Parts {
     pub inline_value_max: u32,
     /// What the node answers when it is asked for its version.
     pub version: String,
+    /// Threads and network.
+    pub machine: Machine,
+    /// Takes the lock of its directory; off only where no other process can see its files.
+    pub lock: bool,
 }
 
 impl Default for Parts {
@@ -56,6 +58,8 @@ impl Default for Parts {
             fs: Arc::new(OsFs),
             inline_value_max: StoreOptions::default().inline_value_max,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: Machine::default(),
+            lock: true,
         }
     }
 }
@@ -88,7 +92,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), NodeError> {
         started = Node::start(config, parts) => {
             let mut node = started?;
             tokio::select! {
-                reason = node.raft_stopped() => Err(node.fatal(reason)),
+                error = node.ended() => Err(error),
                 signal = stop.wait() => {
                     tracing::info!(signal, "stopping; a second signal ends the process at once");
                     tokio::spawn(async move {
@@ -150,7 +154,7 @@ impl Port {
 }
 
 /// A running node.
-struct Node {
+pub struct Node {
     context: Arc<Context>,
     raft: JoinHandle<String>,
     clients: Port,
@@ -162,14 +166,24 @@ struct Node {
 
 impl Node {
     /// Starts a node: directory, ports, identity, store, Raft, services, in this order.
-    async fn start(config: Config, parts: Parts) -> Result<Self, NodeError> {
-        let disk_reserve_bytes = check_space(&config)?;
+    ///
+    /// Errors: see [`NodeError`].
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, NodeError> {
+        let Machine {
+            threads,
+            network: net,
+        } = parts.machine.clone();
+        let disk_reserve_bytes = check_space(&config, parts.fs.as_ref())?;
         let (dir, fs) = (config.data_dir.clone(), parts.fs.clone());
-        let data = blocking("opening the data directory", move || DataDir::open_on(fs, &dir)).await?;
+        let open = match parts.lock {
+            true => DataDir::open_on,
+            false => DataDir::unlocked,
+        };
+        let data = beside(&threads, "opening the data directory", move || open(fs, &dir)).await?;
         let data = Arc::new(data.map_err(BootError::from)?);
         let found = bootstrap::existing(&config, &data)?;
-        let client_listener = listen(&config.listen_client, "--listen-client").await?;
-        let peer_listener = listen(&config.listen_peer, "--listen-peer").await?;
+        let client_listener = listen(&net, &config.listen_client, "--listen-client").await?;
+        let peer_listener = listen(&net, &config.listen_peer, "--listen-peer").await?;
         let incarnation = found
             .as_ref()
             .map_or_else(|| rand::random_range(1..=u64::MAX), |found| found.incarnation);
@@ -200,7 +214,7 @@ impl Node {
             Some(identity) => (identity, None),
             None => {
                 let Established { identity, others } =
-                    bootstrap::establish(&config, &data, incarnation).await?;
+                    bootstrap::establish(&net.dialer, &config, &data, incarnation).await?;
                 (identity, Some(others))
             }
         };
@@ -211,29 +225,31 @@ impl Node {
             node_id: identity.node_id,
             incarnation: identity.incarnation,
             peers,
+            threads,
         }));
         peer_port.open(peer_server.clone());
         if is_untouched(&store) {
             let others = match met {
                 Some(others) => others,
-                None => bootstrap::others(&config).await?,
+                None => bootstrap::others(&net.dialer, &config).await?,
             };
-            bootstrap::introduce(&identity, &others).await?;
+            bootstrap::introduce(&net.dialer, &identity, &others).await?;
         }
         let settings = raft_settings(&config, message_bytes_max);
-        let consensus = Consensus::start(&settings, store.clone(), writer, &peer_server).await?;
-        form_cluster(&config, &identity, &consensus).await?;
+        let consensus =
+            Consensus::start(&settings, store.clone(), writer, &peer_server, net.dialer.clone()).await?;
+        form_cluster(&net.dialer, &config, &identity, &consensus).await?;
         let gate = Arc::new(Gate::new(disk_reserve_bytes));
         let settings = collector_settings(&config);
         let collector = Collector::spawn(store.clone(), consensus.clone(), gate, settings);
         let context = Arc::new(Context::new(
             &config,
             parts.version,
-            identity.cluster_id,
-            identity.node_id,
+            &identity,
             consensus,
             store,
             collector,
+            net.dialer,
         ));
         front.open(&context);
         let raft = tokio::spawn({
@@ -241,6 +257,10 @@ impl Node {
             async move { context.follow_raft().await }
         });
         tokio::spawn(become_ready(context.clone()));
+        tokio::spawn({
+            let context = context.clone();
+            async move { context.hand_over_when_unfit().await }
+        });
         Ok(Self {
             context,
             raft,
@@ -251,11 +271,23 @@ impl Node {
         })
     }
 
-    async fn raft_stopped(&mut self) -> String {
-        match (&mut self.raft).await {
+    /// Waits until the node ends by itself, and says why.
+    pub async fn ended(&mut self) -> NodeError {
+        let reason = match (&mut self.raft).await {
             Ok(reason) => reason,
             Err(error) => format!("the task that follows it ended: {error}"),
-        }
+        };
+        self.fatal(reason)
+    }
+
+    /// The storage, for those who look into a running node.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.context.store
+    }
+
+    /// Raft, likewise.
+    pub fn consensus(&self) -> &Consensus {
+        &self.context.consensus
     }
 
     fn fatal(&self, reason: String) -> NodeError {
@@ -264,9 +296,10 @@ impl Node {
                 what: what.to_owned(),
             };
         }
-        NodeError::RaftStopped {
-            reason,
-            log_failed: self.context.store.log().is_poisoned(),
+        let log_failed = self.context.store.log().is_poisoned();
+        match !log_failed && reason.contains(NO_SPACE_LEFT) {
+            true => NodeError::OutOfSpace { reason },
+            false => NodeError::RaftStopped { reason, log_failed },
         }
     }
 
@@ -274,7 +307,7 @@ impl Node {
     /// flushed, connections close.
     ///
     /// Errors: the log failed meanwhile.
-    async fn stop(self) -> Result<(), NodeError> {
+    pub async fn stop(self) -> Result<(), NodeError> {
         let context = &self.context;
         context.stop_admission();
         context.collector.pause();
@@ -305,53 +338,7 @@ impl Node {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, NodeError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| NodeError::System {
-        what: what.to_owned(),
-        source: io::Error::other(e),
-    })
-}
-
-/// Refuses to start on a file system that is full, before anything is written to it. A node that was here before needs
-/// less: gc may free some.
-fn check_space(config: &Config) -> Result<u64, NodeError> {
-    let mut dir = config.data_dir.as_path();
-    let was_here = dir.exists();
-    // The directory may not be there yet; what counts is where it will be.
-    while !dir.as_os_str().is_empty() && !dir.exists() {
-        let Some(parent) = dir.parent() else { break };
-        dir = parent;
-    }
-    let dir = if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    };
-    let DiskSpace { total, free } = disk_space(dir).map_err(|source| NodeError::System {
-        what: format!("cannot tell the free space of {}", dir.display()),
-        source,
-    })?;
-    let default = (total / 20).min(DISK_RESERVE_BYTES_MAX);
-    let reserve = config.disk_reserve_bytes.unwrap_or(default);
-    let needed = match was_here {
-        true => START_FREE_BYTES_MIN.min(reserve / 4),
-        false => START_FREE_BYTES_MIN,
-    };
-    if free < needed {
-        return Err(NodeError::NoSpace {
-            dir: config.data_dir.display().to_string(),
-            free,
-            needed,
-        });
-    }
-    Ok(reserve)
-}
-
-async fn listen(addr: &str, option: &'static str) -> Result<TcpListener, NodeError> {
+async fn listen(net: &Net, addr: &str, option: &'static str) -> Result<Listener, NodeError> {
     let refused = |source: io::Error| {
         let next = match source.kind() {
             io::ErrorKind::AddrInUse => "stop the process that uses the port, or choose another",
@@ -364,8 +351,8 @@ async fn listen(addr: &str, option: &'static str) -> Result<TcpListener, NodeErr
             next,
         }
     };
-    let listener = TcpListener::bind(addr).await.map_err(refused)?;
-    if let Ok(bound) = listener.local_addr()
+    let listener = net.bind(addr).await.map_err(refused)?;
+    if let Some(bound) = listener.local_addr()
         && !bound.ip().is_loopback()
     {
         tracing::warn!(
@@ -377,7 +364,7 @@ async fn listen(addr: &str, option: &'static str) -> Result<TcpListener, NodeErr
     Ok(listener)
 }
 
-fn open_port<S>(listener: TcpListener, limits: server::PortLimits, service: S) -> Port
+fn open_port<S>(listener: Listener, limits: server::PortLimits, service: S) -> Port
 where
     S: tonic::codegen::Service<
             tonic::codegen::http::Request<tonic::body::Body>,
@@ -396,69 +383,6 @@ where
     Port { serving, stop }
 }
 
-async fn open_store(
-    config: &Config,
-    parts: &Parts,
-    data: &Arc<DataDir>,
-) -> Result<(Arc<Store>, nezha_vlog::Writer), NodeError> {
-    let log = nezha_vlog::Options::default()
-        .with_segment_bytes(config.log_segment_bytes)
-        .with_cache_bytes(config.log_cache_bytes);
-    let options = StoreOptions {
-        log,
-        inline_value_max: parts.inline_value_max,
-        value_segment_bytes: value_segment_bytes(config),
-        ..StoreOptions::default()
-    };
-    let (data, engine) = (data.clone(), parts.engine.clone());
-    let opened = blocking("opening the store", move || Store::open(data, engine, options));
-    let (store, writer, recovered) = opened.await??;
-    if let Some(cut) = &recovered.cut {
-        tracing::warn!(
-            ?cut,
-            "the end of the log was torn and is cut: after a power cut or a kill, what was not acknowledged"
-        );
-    }
-    let (segments, last) = (
-        recovered.segments.len(),
-        recovered.last.map_or(0, |last| last.index),
-    );
-    tracing::info!(case = ?recovered.case, segments, last, "log opened");
-    Ok((Arc::new(store), writer))
-}
-
-fn raft_settings(config: &Config, message_bytes_max: usize) -> Settings {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Settings {
-        heartbeat_ms: millis(config.heartbeat),
-        election_ms: millis(config.election_timeout),
-        message_bytes_max,
-        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
-        ..Settings::default()
-    }
-}
-
-fn collector_settings(config: &Config) -> collector::Settings {
-    let defaults = Limits::default();
-    collector::Settings {
-        automatic: config.gc == GcMode::Auto,
-        bytes_per_second: config.gc_bytes_per_second,
-        lagging_log_bytes_max: config.lagging_log_bytes_max,
-        limits: Limits {
-            space_amplification_max_per_mille: config.space_amplification_max_per_mille,
-            space_floor_bytes: config.space_floor_bytes,
-            l0_debt_bytes_min: defaults.l0_debt_bytes_min.min(config.space_floor_bytes / 2),
-            segment_bytes: value_segment_bytes(config),
-            ..defaults
-        },
-    }
-}
-
-/// Half of a log segment: the outputs of the smallest job, two of them, are no longer than its input.
-fn value_segment_bytes(config: &Config) -> u64 {
-    (config.log_segment_bytes / 2).min(StoreOptions::default().value_segment_bytes)
-}
-
 /// True until this node has taken part in anything.
 fn is_untouched(store: &Store) -> bool {
     store.log().last_log_id().is_none()
@@ -467,11 +391,16 @@ fn is_untouched(store: &Store) -> bool {
 }
 
 /// Forms the cluster, when it is new and this node is the one to do so.
-async fn form_cluster(config: &Config, identity: &Identity, consensus: &Consensus) -> Result<(), NodeError> {
+async fn form_cluster(
+    dialer: &Dialer,
+    config: &Config,
+    identity: &Identity,
+    consensus: &Consensus,
+) -> Result<(), NodeError> {
     if consensus.is_initialized().await? {
         return Ok(());
     }
-    if let Some(members) = bootstrap::founders(config, identity).await? {
+    if let Some(members) = bootstrap::founders(dialer, config, identity).await? {
         tracing::info!(members = members.len(), "forming the cluster");
         consensus.initialize(members).await?;
     }
@@ -485,32 +414,5 @@ async fn become_ready(context: Arc<Context>) {
             tracing::info!("caught up with what was committed before the start");
         }
         Err(error) => tracing::error!(%error, "not ready"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Options;
-
-    #[test]
-    fn free_space_is_asked_where_the_directory_will_be() {
-        let dir = tempfile::tempdir().unwrap();
-        let check = |data_dir: &Path, reserve: u64| {
-            let options = Options {
-                name: Some("n1".into()),
-                data_dir: Some(data_dir.to_path_buf()),
-                disk_reserve_bytes: Some(reserve),
-                ..Options::default()
-            };
-            check_space(&options.resolve(|_| None).unwrap())
-        };
-        assert_eq!(
-            check(&dir.path().join("not/there/yet"), 16 * MIB).unwrap(),
-            16 * MIB
-        );
-        check(Path::new("relative/not/there"), 0).unwrap();
-        // A directory that is there is one of a node that was here: it needs a quarter of its reserve, 64 MiB at most.
-        check(dir.path(), 1 << 50).unwrap();
     }
 }

@@ -1,0 +1,223 @@
+//! What happens when: drawn from the seed before anything runs, so that a part of it can be left out.
+
+use std::fmt;
+use std::time::Duration;
+
+use nezha_vlog::fs::FailKind;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use crate::host::Death;
+
+/// A fault, and when.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Since the start of the load.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// Whoever leads, or else the first.
+    Leader,
+    /// Somebody, by number.
+    Member(usize),
+}
+
+/// A call of an operator.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// The lead goes to another.
+    Transfer,
+    /// Garbage is collected.
+    Collect,
+    /// The log is purged.
+    Purge,
+}
+
+/// Something that happens to the cluster.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A life ends; the next one begins `down` later.
+    Die {
+        /// Who.
+        target: Target,
+        /// How.
+        death: Death,
+        /// When again.
+        down: Duration,
+    },
+    /// Power goes after so many further operations of the disk, in whatever is being done then.
+    DieAt {
+        /// Who.
+        target: Target,
+        /// Operations that still succeed.
+        operations: u64,
+        /// When again.
+        down: Duration,
+    },
+    /// All lose power at once.
+    Blackout {
+        /// When again.
+        down: Duration,
+    },
+    /// Stops in good order and starts again.
+    Restart {
+        /// Who.
+        target: Target,
+    },
+    /// Messages between these members and all others are lost, in one direction or both.
+    Cut {
+        /// Who.
+        targets: Vec<usize>,
+        /// Only what they send.
+        one_way: bool,
+        /// For how long.
+        time: Duration,
+    },
+    /// Messages of some links are held, one link after the other, and released in another order.
+    Clog {
+        /// Which links.
+        links: Vec<(usize, usize)>,
+        /// For how long, at least.
+        time: Duration,
+    },
+    /// One operation of the disk fails.
+    DiskError {
+        /// Who.
+        target: Target,
+        /// Which kind.
+        kind: FailKind,
+        /// Operations of this kind that still succeed.
+        skip: u64,
+    },
+    /// The disk has little room.
+    DiskFull {
+        /// Who.
+        target: Target,
+        /// For how long.
+        time: Duration,
+    },
+    /// The disk is slow.
+    Stall {
+        /// Who.
+        target: Target,
+        /// For how long.
+        time: Duration,
+    },
+    /// An operator's call to a member.
+    Order {
+        /// Who.
+        target: Target,
+        /// What.
+        order: Order,
+    },
+    /// A member is added, and started with an empty disk.
+    Join,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:8.3} s  {:?}", self.at.as_secs_f64(), self.fault)
+    }
+}
+
+/// Draws the faults of a run of `members` that lasts `time`.
+pub fn draw(seed: u64, members: usize, time: Duration) -> Vec<Planned> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    // Some runs are rough, some nearly calm: rare sequences need both.
+    let mean_gap = rng.random_range(300..2_500);
+    let mut plan = Vec::new();
+    let mut at = Duration::from_millis(rng.random_range(500..2_000));
+    while at < time {
+        let fault = fault(&mut rng, members);
+        plan.push(Planned { at, fault });
+        at += Duration::from_millis(rng.random_range(1..2 * mean_gap));
+    }
+    if rng.random_ratio(1, 3) {
+        let at = time.mul_f64(rng.random_range(0.1..0.6));
+        let place = plan.partition_point(|planned| planned.at < at);
+        let fault = Fault::Join;
+        plan.insert(place, Planned { at, fault });
+    }
+    plan
+}
+
+fn millis(rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(rng.random_range(range))
+}
+
+fn fault(rng: &mut StdRng, members: usize) -> Fault {
+    let target = match rng.random_ratio(2, 5) {
+        true => Target::Leader,
+        false => Target::Member(rng.random_range(0..members)),
+    };
+    match rng.random_range(0..100) {
+        0..18 => {
+            let death = match rng.random_ratio(2, 3) {
+                true => Death::PowerCut,
+                false => Death::Kill,
+            };
+            let down = millis(rng, 50..4_000);
+            Fault::Die { target, death, down }
+        }
+        18..30 => Fault::DieAt {
+            target,
+            operations: rng.random_range(0..200),
+            down: millis(rng, 50..3_000),
+        },
+        30..34 => Fault::Blackout {
+            down: millis(rng, 50..2_000),
+        },
+        34..40 => Fault::Restart { target },
+        40..52 => {
+            let mut all: Vec<usize> = (0..members).collect();
+            all.shuffle(rng);
+            all.truncate(rng.random_range(1..=members / 2));
+            Fault::Cut {
+                targets: all,
+                one_way: rng.random_ratio(1, 3),
+                time: millis(rng, 200..5_000),
+            }
+        }
+        52..58 => {
+            let pairs: Vec<(usize, usize)> = (0..members)
+                .flat_map(|from| (0..from).map(move |to| (from, to)))
+                .collect();
+            let count = rng.random_range(1..=pairs.len());
+            let mut links: Vec<(usize, usize)> = pairs.sample(rng, count).copied().collect();
+            links.shuffle(rng);
+            Fault::Clog {
+                links,
+                time: millis(rng, 100..2_500),
+            }
+        }
+        58..64 => Fault::DiskError {
+            target,
+            kind: *[FailKind::Read, FailKind::Write, FailKind::Sync, FailKind::Any]
+                .choose(rng)
+                .expect("there are some"),
+            skip: rng.random_range(0..60),
+        },
+        64..68 => Fault::DiskFull {
+            target,
+            time: millis(rng, 500..4_000),
+        },
+        68..74 => Fault::Stall {
+            target,
+            time: millis(rng, 200..3_000),
+        },
+        rest => Fault::Order {
+            target,
+            order: match rest % 3 {
+                0 => Order::Transfer,
+                1 => Order::Collect,
+                _ => Order::Purge,
+            },
+        },
+    }
+}
