@@ -1,9 +1,9 @@
 #!/bin/bash
-# Installs with apt what is missing. Usage: deps.sh build [test] [bench]. Does nothing, without network, when all is there.
+# Installs with apt what is missing. Usage: deps.sh build|test|docker|bench... Does nothing, without network, when all is there.
 set -euo pipefail
 
 if [ "$#" -eq 0 ]; then
-    echo "usage: deps.sh build [test] [bench]" >&2
+    echo "usage: deps.sh build|test|docker|bench..." >&2
     exit 2
 fi
 missing=()
@@ -35,6 +35,16 @@ for group in "$@"; do
         need_command nft nftables
         need_command mkfs.ext4 e2fsprogs
         need_command losetup mount
+        ;;
+    docker)
+        # Debian's own engine, unless there is one.
+        need_command docker docker.io
+        if ! docker compose version >/dev/null 2>&1; then need_command docker-compose docker-compose; fi
+        # deploy/base.sh makes the image's base with it, where no registry is reachable.
+        need_command debootstrap debootstrap
+        need_command mkfs.ext4 e2fsprogs
+        need_command losetup mount
+        need_command python3 python3
         ;;
     bench)
         # benches/report.py draws with it; any Python that has it will do.

@@ -23,7 +23,8 @@ run scripts/build-planted.sh
 header "unit and crash tests of every crate"
 # Always the whole workspace: another selection would unify other features and compile the dependencies again.
 run cargo test --release --workspace --locked --lib --bins \
-    --test client --test pipeline --test scan --test cluster --test data --test exits --test gc --test check
+    --test client --test pipeline --test scan --test cluster --test data --test exits --test gc --test check \
+    --test histories --test report --test mechanisms --test replay
 run cargo test --release --workspace --locked --doc
 
 header "planted bugs of the log, caught by its own crash tests"
@@ -36,6 +37,19 @@ run cargo test --release --workspace --locked --features nezha/planted-bugs --li
 
 header "process tests: real kvd processes, namespaces, power cuts, traces"
 run cargo test --release --workspace --locked --test process -- --test-threads=1
+
+header "simulation: 150 seeds of 30 s, from one by chance on; a failing one says how to replay it"
+run target/release/nezha-sim --seeds 150 --jobs 2
+
+header "jepsen: five minutes of all faults on a real cluster, then every answer is checked"
+# With a new seed each time; the folder of the run, with the seed, stays in target/jepsen.
+run target/release/nezha-jepsen run --seconds 300 --quiet --dir target/jepsen
+
+header "jepsen: two of the planted bugs, other ones each time, are caught"
+run target/release/nezha-jepsen bugs --pick 2 --kvd target/planted/kvd --dir target/jepsen-bugs
+
+header "containers: image, three nodes in Compose, Docker's faults, and every command of the documentation"
+run deploy/test/run.sh
 
 awk -v seconds="$((SECONDS - started))" '
     /^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -6,15 +6,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nezha_jepsen::cluster::disk::LoopDisk;
+use nezha_jepsen::cluster::trace::Tracer;
 use rustix::process::Signal;
 
 use crate::damage::log_files;
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
-use crate::harness::disk::LoopDisk;
 use crate::harness::ledger::Ledger;
 use crate::harness::load::Load;
 use crate::harness::process::kvd;
-use crate::harness::trace::Tracer;
 use crate::harness::verify::faults_of;
 use crate::harness::{block_on, seed};
 
@@ -24,9 +24,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(6);
 /// Runs the story on the given binary. Answers why the node is not what it was, if so.
 pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) -> Option<String> {
     let mut cluster = Cluster::new(3);
-    let mut disk = LoopDisk::new(cluster.root(), "disk", 256);
+    let mut disk = LoopDisk::new(cluster.root(), "disk", 256).unwrap();
     let at = 2;
-    cluster.nodes[at].dir = disk.path().join("data");
+    cluster.nodes[at].dir = disk.data();
     for node in &mut cluster.nodes {
         node.program = program.clone();
         node.env = env.to_vec();
@@ -49,7 +49,8 @@ pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) ->
             cluster.root().join("trace"),
             &["fdatasync:delay_enter=8000000"],
             &path,
-        );
+        )
+        .unwrap();
         let others = vec![cluster.nodes[0].conn(), cluster.nodes[1].conn()];
         let load = Load::start(others, &ledger, 0, 8, |_| 500);
         load.wait_acknowledged(500, SERVING_PATIENCE).await;
@@ -69,11 +70,11 @@ pub fn fault_after_cut(program: PathBuf, env: &[(String, String)], seed: u64) ->
             before.flushed_index, after.flushed_index, after.applied_index
         );
         cluster.nodes[at].process().signal(Signal::STOP);
-        let copy = disk.copy_image();
+        let copy = disk.copy_image().unwrap();
         cluster.nodes[at].kill();
         drop(tracer);
         load.stop().await;
-        disk.replace_by(&copy);
+        disk.replace_by(&copy).unwrap();
         cluster.nodes[at].start();
         let conn = cluster.nodes[at].conn().patience(Duration::from_secs(2));
         let started = Instant::now();

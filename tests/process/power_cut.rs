@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use nezha_jepsen::cluster::disk::LoopDisk;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
-use crate::harness::disk::LoopDisk;
 use crate::harness::ledger::Ledger;
 use crate::harness::load::Load;
 use crate::harness::verify::assert_holds_on_every_node;
@@ -25,10 +25,10 @@ fn power_cuts_lose_nothing_acknowledged() {
     let mut rng = seed::rng(seed, 0);
     let mut cluster = Cluster::new(3);
     let mut disks: Vec<LoopDisk> = (0..3)
-        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), 512))
+        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), 512).unwrap())
         .collect();
     for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
-        node.dir = disk.path().join("data");
+        node.dir = disk.data();
         node.extra = vec!["--log-segment-bytes".into(), "4MiB".into()];
     }
     cluster.start_all();
@@ -50,11 +50,11 @@ fn power_cuts_lose_nothing_acknowledged() {
             for node in &mut cluster.nodes {
                 node.process().signal(Signal::STOP);
             }
-            let copies: Vec<_> = disks.iter().map(LoopDisk::copy_image).collect();
+            let copies: Vec<_> = disks.iter().map(|disk| disk.copy_image().unwrap()).collect();
             cluster.kill_all();
             let acknowledged = load.stop().await;
             for (disk, copy) in disks.iter_mut().zip(&copies) {
-                disk.replace_by(copy);
+                disk.replace_by(copy).unwrap();
             }
             println!("cut {cut}: {acknowledged} acknowledged in this round");
             cluster.start_all();

@@ -3,9 +3,10 @@
 
 use std::os::unix::fs::FileExt;
 
+use nezha_jepsen::cluster::disk::TinyDisk;
+
 use crate::harness::block_on;
 use crate::harness::cluster::Cluster;
-use crate::harness::disk::TinyDisk;
 use crate::harness::process::{kvd, run};
 
 const USAGE: i32 = 2;
@@ -71,7 +72,7 @@ fn a_port_in_use() {
 #[test]
 fn no_space_at_start() {
     let mut cluster = Cluster::new(1);
-    let disk = TinyDisk::new(cluster.root().join("tiny"), 96);
+    let disk = TinyDisk::new(cluster.root().join("tiny"), 96).unwrap();
     cluster.nodes[0].dir = disk.path().join("n1");
     cluster.nodes[0].start();
     let (code, log) = cluster.nodes[0].ends();

@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nezha_api::errors::ApiError;
 use nezha_api::v1::{Row, ScanRequest};
+use nezha_jepsen::cluster::trace::Tracer;
 use tonic::Code;
 
 use crate::harness::client::Conn;
 use crate::harness::cluster::Cluster;
 use crate::harness::collection::collect;
-use crate::harness::trace::Tracer;
 use crate::harness::{block_on, seed};
 
 fn request(keys_only: bool) -> ScanRequest {
@@ -46,7 +46,7 @@ fn assert_rows(rows: &[Row], seed: u64, count: usize, value_bytes: usize) {
 
 /// Scans with a trace of `pid`, and returns the rows and the calls that opened or read files of log and values.
 async fn traced(conn: &Conn, pid: u32, trace: &Path, request: ScanRequest) -> (Vec<Row>, Vec<String>) {
-    let tracer = Tracer::attach_to_reads(pid, trace.to_path_buf());
+    let tracer = Tracer::attach_to_reads(pid, trace.to_path_buf()).unwrap();
     let (rows, _) = conn.scan(request).await.unwrap();
     (rows, tracer.finish_reads())
 }

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use nezha_jepsen::cluster::Network;
 
-use crate::harness::addresses::next_cluster;
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
-use crate::harness::net::Network;
 use crate::harness::{block_on, eventually, seed};
 
 const VALUE_BYTES: usize = 100_000;
@@ -111,20 +110,17 @@ async fn one_needs_a_snapshot(cluster: &mut Cluster, seed: u64, values: usize) -
 #[test]
 fn a_transfer_goes_on_after_the_network_was_cut() {
     let seed = seed::seed("a_transfer_goes_on_after_the_network_was_cut", 31);
-    let network = Network::new(3);
-    network.inside(|| {
-        let mut cluster = Cluster::on_hosts(next_cluster(), &network.hosts()).steady();
+    let network = Network::new(3, &[]).unwrap();
+    let tested = network.inside(|| {
+        let mut cluster = Cluster::on_network(&network).steady();
         options(&mut cluster, &["--snapshot-bytes-per-second", THROTTLE]);
-        for (i, node) in cluster.nodes.iter_mut().enumerate() {
-            node.wrap = network.wrap(i);
-        }
         cluster.start_all();
         block_on(async {
             cluster.wait_serving().await;
             let (leader, away) = one_needs_a_snapshot(&mut cluster, seed, VALUES).await;
             cluster.start_all();
             some_is_staged(&cluster, away).await;
-            network.cut(away);
+            network.cut_all(&network.links_of(away)).unwrap();
             // What is written now is not in the view; the receiver will ask for it, so it stays.
             fill(&cluster, leader, seed, VALUES..VALUES + 100).await;
             let conn = cluster.nodes[leader].conn();
@@ -137,7 +133,7 @@ fn a_transfer_goes_on_after_the_network_was_cut() {
             })
             .await;
             logged(&cluster, leader, "the transfer of a snapshot was interrupted", 1).await;
-            network.heal(away);
+            network.heal_all().unwrap();
             assert_equal_everywhere(&cluster, seed, VALUES + 100).await;
             show(&cluster, leader, away);
             assert!(count(&cluster, leader, "resumed the transfer of a snapshot") >= 1);
@@ -157,6 +153,7 @@ fn a_transfer_goes_on_after_the_network_was_cut() {
         });
         cluster.kill_and_check();
     });
+    tested.unwrap();
 }
 
 #[test]

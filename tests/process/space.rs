@@ -3,18 +3,19 @@
 //! Method: small segments and a small floor; overwrites beside a look at the space of every node; gc paused until the
 //! leader refuses; real file systems of 160 MiB.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nezha_api::errors::{ApiError, Reason};
 use nezha_api::v1::GcStatusResponse;
+use nezha_jepsen::cluster::disk::LoopDisk;
 use tonic::Status;
 
 use crate::harness::client::Conn;
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
 use crate::harness::collection::with_small_segments;
-use crate::harness::disk::LoopDisk;
 use crate::harness::{block_on, eventually, seed};
 
 const VALUE_BYTES: usize = 9_000;
@@ -28,10 +29,10 @@ fn cluster(extra: &[&str]) -> Cluster {
 /// Gives each node a file system of its own, of this many MiB.
 fn on_disks(cluster: &mut Cluster, mib: u64) -> Vec<LoopDisk> {
     let disks: Vec<LoopDisk> = (0..3)
-        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), mib))
+        .map(|i| LoopDisk::new(cluster.root(), &format!("disk{i}"), mib).unwrap())
         .collect();
     for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
-        node.dir = disk.path().join("data");
+        node.dir = disk.data();
     }
     disks
 }
@@ -237,6 +238,124 @@ fn a_disk_that_is_nearly_full_gets_room_again() {
     drop(disks);
 }
 
+/// Takes all space of a file system but `left` bytes; answers with which file.
+fn fill(disk: &Path, left: u64) -> PathBuf {
+    let stat = rustix::fs::statvfs(disk).unwrap();
+    let free = stat.f_bavail * stat.f_frsize;
+    let path = disk.join("ballast");
+    let ballast = std::fs::File::create(&path).unwrap();
+    rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, free - left).unwrap();
+    path
+}
+
+async fn wait_low(cluster: &Cluster, i: usize) {
+    eventually(
+        "the member to see that its disk is full",
+        SERVING_PATIENCE,
+        || async {
+            match gc_status(cluster, i).await.space.unwrap().disk_low {
+                true => Ok(()),
+                false => Err("it has room".to_string()),
+            }
+        },
+    )
+    .await;
+}
+
+/// Writes one round everywhere; answers with a member that does not lead.
+async fn follower_after_a_round(cluster: &mut Cluster, seed: u64) -> usize {
+    cluster.wait_serving().await;
+    write_round(&cluster.nodes[cluster.leader().await].conn(), seed, 1).await;
+    cluster.wait_caught_up().await;
+    (cluster.leader().await + 1) % 3
+}
+
+/// A purge flushes the index. Without space for that it waits; once, it ended the process.
+#[test]
+fn a_purge_waits_for_space() {
+    let seed = seed::seed("a_purge_waits_for_space", 35);
+    let mut cluster = cluster(&["--disk-reserve-bytes", "48MiB"]);
+    let disks = on_disks(&mut cluster, 256);
+    cluster.start_all();
+    block_on(async {
+        let follower = follower_after_a_round(&mut cluster, seed).await;
+        let conn = cluster.nodes[follower].conn().patience(Duration::from_secs(1));
+        let before = conn.status().await.unwrap();
+        assert!(
+            before.flushed_index < before.applied_index,
+            "there is something to flush"
+        );
+        let ballast = fill(disks[follower].path(), 16 << 10);
+        wait_low(&cluster, follower).await;
+        let purged = conn.purge(0).await;
+        println!("on a full disk: {purged:?}");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let full = conn.status().await.unwrap();
+        assert!(
+            full.flushed_index < before.applied_index,
+            "the disk was not full: {full:?}"
+        );
+        std::fs::remove_file(ballast).unwrap();
+        eventually("the flush to come about", SERVING_PATIENCE, || async {
+            let now = conn.status().await.map_err(|s| s.to_string())?;
+            match now.flushed_index >= before.applied_index {
+                true => Ok(()),
+                false => Err(format!("flushed {}", now.flushed_index)),
+            }
+        })
+        .await;
+        cluster.wait_caught_up().await;
+        assert_round(&cluster, seed, 1).await;
+    });
+    cluster.kill_and_check();
+    drop(disks);
+}
+
+/// Once, all writes were refused for as long as the leader's disk was full, whatever room the others had.
+#[test]
+fn a_leader_without_room_hands_the_lead_to_a_member_that_has_some() {
+    let seed = seed::seed(
+        "a_leader_without_room_hands_the_lead_to_a_member_that_has_some",
+        36,
+    );
+    let mut cluster = cluster(&["--disk-reserve-bytes", "48MiB"]);
+    let disks = on_disks(&mut cluster, 256);
+    cluster.start_all();
+    block_on(async {
+        cluster.wait_serving().await;
+        let first = cluster.leader().await;
+        write_round(&cluster.nodes[first].conn(), seed, 1).await;
+        cluster.wait_caught_up().await;
+        // Not to the follower that is next in line: its disk is full too, and it would refuse as well. Both still take
+        // what a leader appends, until half of the reserve is left.
+        let others = [(first + 1) % 3, (first + 2) % 3];
+        let full = fill(disks[others[0]].path(), 46 << 20);
+        let ballast = fill(disks[first].path(), 46 << 20);
+        eventually("the one with room to lead", SERVING_PATIENCE, || async {
+            match cluster.leader().await {
+                leader if leader == others[1] => Ok(()),
+                leader => Err(format!("n{} leads", leader + 1)),
+            }
+        })
+        .await;
+        write_round(&cluster.nodes[others[1]].conn(), seed, 2).await;
+        // Nobody has room: the lead stays, and so does the refusal.
+        let last = fill(disks[others[1]].path(), 40 << 20);
+        let refused = write_until_refused(&cluster.nodes[others[1]].conn(), seed, 3).await;
+        assert_eq!(reason(&refused), Some(Reason::NoSpace), "{refused}");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(cluster.leader().await, others[1]);
+        for file in [full, ballast, last] {
+            std::fs::remove_file(file).unwrap();
+        }
+        write_round(&cluster.nodes[others[1]].conn(), seed, 4).await;
+        cluster.wait_caught_up().await;
+        assert_round(&cluster, seed, 4).await;
+    });
+    cluster.kill_and_check();
+    drop(disks);
+}
+
 /// A member whose disk is full for another reason stays behind, alive, and the others go on without it.
 #[test]
 fn a_follower_without_room_stays_behind_and_catches_up() {
@@ -245,29 +364,9 @@ fn a_follower_without_room_stays_behind_and_catches_up() {
     let disks = on_disks(&mut cluster, 256);
     cluster.start_all();
     block_on(async {
-        cluster.wait_serving().await;
-        write_round(&cluster.nodes[cluster.leader().await].conn(), seed, 1).await;
-        cluster.wait_caught_up().await;
-        let follower = (cluster.leader().await + 1) % 3;
-        let disk = disks[follower].path();
-        let stat = rustix::fs::statvfs(disk).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
-        let ballast = std::fs::File::create(disk.join("ballast")).unwrap();
-        rustix::fs::fallocate(
-            &ballast,
-            rustix::fs::FallocateFlags::empty(),
-            0,
-            free - (16 << 20),
-        )
-        .unwrap();
-        drop(ballast);
-        eventually("the follower to see it", SERVING_PATIENCE, || async {
-            match gc_status(&cluster, follower).await.space.unwrap().disk_low {
-                true => Ok(()),
-                false => Err("it has room".to_string()),
-            }
-        })
-        .await;
+        let follower = follower_after_a_round(&mut cluster, seed).await;
+        let ballast = fill(disks[follower].path(), 16 << 20);
+        wait_low(&cluster, follower).await;
         // More than what the follower has left, were it to take it.
         let leader = cluster.nodes[cluster.leader().await].conn();
         for round in 2..=3 {
@@ -275,7 +374,7 @@ fn a_follower_without_room_stays_behind_and_catches_up() {
         }
         let behind = cluster.nodes[follower].conn().status().await.unwrap();
         assert!(behind.applied_index < leader.status().await.unwrap().applied_index - KEYS);
-        std::fs::remove_file(disk.join("ballast")).unwrap();
+        std::fs::remove_file(ballast).unwrap();
         cluster.wait_caught_up().await;
         assert_round(&cluster, seed, 3).await;
     });

@@ -2,10 +2,11 @@
 //! others serve on; started again, the node has everything.
 //! Method: strace makes the call fail with EIO in a follower, then in the leader, under load. (I7)
 
+use nezha_jepsen::cluster::trace::Tracer;
+
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE};
 use crate::harness::ledger::Ledger;
 use crate::harness::load::Load;
-use crate::harness::trace::Tracer;
 use crate::harness::verify::assert_holds_on_every_node;
 use crate::harness::{block_on, seed};
 
@@ -23,7 +24,7 @@ fn a_failed_fdatasync_stops_the_node_and_no_other() {
             let victim = (cluster.leader().await + distance) % 3;
             let output = cluster.root().join(format!("{round}.trace"));
             let pid = cluster.nodes[victim].process().pid();
-            let tracer = Tracer::attach(pid, output, &["fdatasync:error=EIO:when=3+"]);
+            let tracer = Tracer::attach(pid, output, &["fdatasync:error=EIO:when=3+"]).unwrap();
             let (code, log) = cluster.nodes[victim].ends();
             drop(tracer);
             assert_eq!(code, SYNC_FAILED, "{log}");

@@ -7,8 +7,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nezha_jepsen::cluster::trace::{Call, Kind, Tracer, durable_by, now};
+
 use crate::harness::cluster::Cluster;
-use crate::harness::trace::{Call, Kind, Tracer, durable_by, now};
 use crate::harness::{block_on, seed};
 
 const CLIENTS: usize = 4;
@@ -31,7 +32,7 @@ pub fn early_acknowledgements(program: PathBuf, env: &[(String, String)], seed: 
             let delayed = ["fdatasync,fsync:delay_enter=100000"];
             let injections: &[&str] = if i == leader { &[] } else { &delayed };
             let output = cluster.root().join(format!("n{}.trace", i + 1));
-            Tracer::attach(cluster.nodes[i].process().pid(), output, injections)
+            Tracer::attach(cluster.nodes[i].process().pid(), output, injections).unwrap()
         })
         .collect();
     let acknowledged: Vec<(String, f64)> = block_on(async {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nezha_api::v1::{Role, StatusResponse};
+use nezha_jepsen::cluster::Network;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -151,8 +152,18 @@ impl Cluster {
         Cluster::on_hosts(number, &hosts)
     }
 
+    /// Describes first members n1, n2, ... in the namespaces of `network`; the test must be in the network too.
+    pub fn on_network(network: &Network) -> Cluster {
+        let mut cluster = Cluster::on_hosts(next_cluster(), &network.hosts());
+        for (i, node) in cluster.nodes.iter_mut().enumerate() {
+            let namespace = network.namespace(i);
+            node.wrap = ["ip", "netns", "exec", &namespace].map(String::from).into();
+        }
+        cluster
+    }
+
     /// Describes first members on the given hosts.
-    pub fn on_hosts(number: u32, hosts: &[String]) -> Cluster {
+    fn on_hosts(number: u32, hosts: &[String]) -> Cluster {
         let root = tempfile::Builder::new()
             .prefix("cluster-")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))

@@ -1,18 +1,15 @@
-//! What the process tests share: clusters of real `kvd` processes, clients, load with a ledger, and the kernel's tools
-//! (namespaces, loop images, traces).
+//! What the process tests share: clusters of real `kvd` processes, clients, and load with a ledger. The kernel's tools
+//! (namespaces, loop images, traces) are those of `nezha_jepsen::cluster`.
 
 pub mod addresses;
 pub mod churn;
 pub mod client;
 pub mod cluster;
 pub mod collection;
-pub mod disk;
 pub mod ledger;
 pub mod load;
-pub mod net;
 pub mod process;
 pub mod seed;
-pub mod trace;
 pub mod verify;
 
 use std::future::Future;
@@ -43,20 +40,4 @@ where
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-}
-
-/// Runs a command to its end. Panics with its stderr unless it succeeds.
-pub fn must(program: &str, args: &[&str]) -> String {
-    let output = std::process::Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|e| panic!("{program} cannot be started ({e}); scripts/deps.sh test installs it"));
-    assert!(
-        output.status.success(),
-        "{program} {} failed with {}: {}",
-        args.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nezha_vlog::fs::{File, Fs, OsFs};
+use nezha_vlog::fs::{DiskSpace, File, Fs, OsFs};
 
 /// The operating system's files with syncs left out. A killed process loses nothing, a power cut anything.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,6 +17,10 @@ fn unsynced(file: Arc<dyn File>) -> Arc<dyn File> {
 }
 
 impl Fs for NoSyncFs {
+    fn space(&self, dir: &Path) -> io::Result<DiskSpace> {
+        self.files.space(dir)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.files.create(path).map(unsynced)
     }

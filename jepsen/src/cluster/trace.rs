@@ -1,21 +1,35 @@
 //! System-call traces and injected faults of a running node, by strace.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::command::text;
+
 /// strace attached to one process. Detaches when dropped; the process runs on.
+#[derive(Debug)]
 pub struct Tracer {
-    strace: Child,
+    strace: Strace,
     output: PathBuf,
+}
+
+#[derive(Debug)]
+enum Strace {
+    /// Attached by us.
+    Attached(Child),
+    /// Came with the start of the process of this number.
+    Wrapped(u32),
 }
 
 /// A finished call on a log file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
+    /// What it does.
     pub kind: Kind,
     /// The file, as strace resolved the descriptor.
     pub file: String,
@@ -29,9 +43,12 @@ pub struct Call {
     pub arguments: String,
 }
 
+/// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// Writes to a file.
     Write,
+    /// Makes a file durable.
     Sync,
 }
 
@@ -39,9 +56,11 @@ pub enum Kind {
 pub fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970")
-        .as_secs_f64()
+        .map_or(0.0, |since| since.as_secs_f64())
 }
+
+/// How long strace may take to attach, and to let go.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Calls that change files, with the bytes of writes.
 const WRITES: &[&str] = &[
@@ -61,21 +80,65 @@ const READS: &[&str] = &[
 impl Tracer {
     /// Traces writes and syncs of files, with their bytes. `injections` are strace's, such as
     /// `fdatasync:error=EIO:when=1+`.
-    pub fn attach(pid: u32, output: PathBuf, injections: &[&str]) -> Tracer {
-        Tracer::start(pid, output, WRITES, injections, None)
+    pub fn attach(pid: u32, output: PathBuf, injections: &[&str]) -> Result<Tracer> {
+        Tracer::start(pid, output, &strings(WRITES), injections, None)
     }
 
     /// The same for the calls on one file only.
-    pub fn attach_to(pid: u32, output: PathBuf, injections: &[&str], file: &str) -> Tracer {
-        Tracer::start(pid, output, WRITES, injections, Some(file))
+    pub fn attach_to(pid: u32, output: PathBuf, injections: &[&str], file: &str) -> Result<Tracer> {
+        Tracer::start(pid, output, &strings(WRITES), injections, Some(file))
     }
 
     /// Traces what opens, reads, maps or asks for files, without their bytes.
-    pub fn attach_to_reads(pid: u32, output: PathBuf) -> Tracer {
-        Tracer::start(pid, output, READS, &[], None)
+    pub fn attach_to_reads(pid: u32, output: PathBuf) -> Result<Tracer> {
+        Tracer::start(pid, output, &strings(READS), &[], None)
     }
 
-    fn start(pid: u32, output: PathBuf, calls: &[&str], injections: &[&str], file: Option<&str>) -> Tracer {
+    /// Injects into a running process and traces no more calls than that needs.
+    pub fn inject(pid: u32, output: PathBuf, injection: &str) -> Result<Tracer> {
+        Tracer::start(pid, output, &calls_of(injection)?, &[injection], None)
+    }
+
+    /// The same for the calls on one file only.
+    pub fn inject_into(pid: u32, output: PathBuf, injection: &str, file: &Path) -> Result<Tracer> {
+        let file = Some(text(file)?);
+        Tracer::start(pid, output, &calls_of(injection)?, &[injection], file)
+    }
+
+    /// What to put in front of a command so that it runs with an injection from the start, under its own process id;
+    /// into the calls on `file` only, if there is one. Of a call with two names the first one counts.
+    pub fn wrap(output: &Path, injection: &str, file: Option<&Path>) -> Result<Vec<String>> {
+        // -D: strace is the grandchild, and what it traces the child. -I: else it hears no SIGTERM as long as that one runs.
+        // Not --seccomp-bpf, which would spare all other calls their stops: with it, strace 6.1 does not inject.
+        let mut line = strings(&["strace", "-D", "-I", "2", "-f", "-qq", "-o", text(output)?]);
+        line.extend(calls_of(injection)?);
+        line.extend(["-e".to_string(), format!("inject={injection}")]);
+        if let Some(file) = file {
+            line.extend(strings(&["-P", text(file)?]));
+        }
+        Ok(line)
+    }
+
+    /// The tracer of a process that was started under [`Tracer::wrap`].
+    pub fn of_wrapped(pid: u32, output: PathBuf) -> Tracer {
+        Tracer {
+            strace: Strace::Wrapped(pid),
+            output,
+        }
+    }
+
+    fn start(
+        pid: u32,
+        output: PathBuf,
+        calls: &[String],
+        injections: &[&str],
+        file: Option<&str>,
+    ) -> Result<Tracer> {
+        // Not a pipe: nobody would read what it says while it runs.
+        let said_path = output.with_extension("said");
+        let said = std::fs::write(&said_path, "")
+            .and_then(|()| OpenOptions::new().append(true).open(&said_path))
+            .with_context(|| format!("cannot make {}", said_path.display()))?;
         let mut command = Command::new("strace");
         command
             .args(["-f", "-ttt", "-T", "-y", "-v", "-o"])
@@ -88,40 +151,34 @@ impl Tracer {
             command.args(["-P", file]);
         }
         command.args(["-p", &pid.to_string()]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let strace = command
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+        let mut strace = command
             .spawn()
-            .expect("strace starts; scripts/deps.sh test installs it");
-        let mut tracer = Tracer { strace, output };
-        tracer.wait_attached(pid);
-        tracer
+            .context("strace does not start; scripts/deps.sh test installs it")?;
+        if let Err(error) = wait_attached(&mut strace, pid, &output) {
+            let _ = strace.kill();
+            let _ = strace.wait();
+            let said = std::fs::read_to_string(&said_path).unwrap_or_default();
+            return Err(error.context(format!("strace of {injections:?}: {}", said.trim())));
+        }
+        Ok(Tracer {
+            strace: Strace::Attached(strace),
+            output,
+        })
     }
 
-    fn wait_attached(&mut self, pid: u32) {
-        let started = Instant::now();
-        while !all_threads_traced(pid) {
-            if let Some(ended) = self.strace.try_wait().expect("a child can be waited for") {
-                // What it injected has ended the process already, or it never traced anything.
-                let traced = std::fs::metadata(&self.output).map_or(0, |output| output.len());
-                assert!(traced > 0, "strace ended instead of attaching to {pid}: {ended}");
-                return;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "strace attaches to {pid} within 20 s"
-            );
-            std::thread::sleep(Duration::from_millis(20));
+    /// Ends it at once, whatever it holds up: calls go on then.
+    pub fn abandon(mut self) {
+        if let Strace::Attached(strace) = &mut self.strace {
+            let _ = strace.kill();
+            let _ = strace.wait();
         }
     }
 
     /// Detaches and returns the calls on files below a directory named `log`, in order of their end.
     pub fn finish(mut self) -> Vec<Call> {
         self.detach();
-        let text = String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned();
-        let mut calls = parse(&text);
+        let mut calls = parse(&self.text());
         calls.retain(|call| call.file.contains("/log/"));
         calls.sort_by(|a, b| a.end.total_cmp(&b.end));
         calls
@@ -130,19 +187,39 @@ impl Tracer {
     /// Detaches and returns the calls on files below a directory named `log` or `values`, as strace prints them.
     pub fn finish_reads(mut self) -> Vec<String> {
         self.detach();
-        let text = String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned();
-        text.lines()
+        self.text()
+            .lines()
             .filter(|line| line.contains("/log/") || line.contains("/values/"))
             .map(str::to_owned)
             .collect()
     }
 
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
     fn detach(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.strace.id() as i32)
-            && self.strace.try_wait().ok().flatten().is_none()
-        {
-            let _ = kill_process(pid, Signal::TERM);
-            let _ = self.strace.wait();
+        match &mut self.strace {
+            Strace::Attached(strace) => {
+                if let Some(pid) = Pid::from_raw(strace.id() as i32)
+                    && strace.try_wait().ok().flatten().is_none()
+                {
+                    let _ = kill_process(pid, Signal::TERM);
+                    let _ = strace.wait();
+                }
+            }
+            // Ends by itself with the process; until then, that one knows its number.
+            Strace::Wrapped(pid) => {
+                let process = PathBuf::from(format!("/proc/{pid}"));
+                let tracer = || tracer_of(&process).and_then(Pid::from_raw);
+                let asked = Instant::now();
+                while let Some(tracer) = tracer()
+                    && asked.elapsed() < ATTACH_PATIENCE
+                {
+                    let _ = kill_process(tracer, Signal::TERM);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
         }
     }
 }
@@ -151,6 +228,42 @@ impl Drop for Tracer {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| text.to_string()).collect()
+}
+
+/// The options that trace the calls of an injection and no others.
+fn calls_of(injection: &str) -> Result<Vec<String>> {
+    let Some((calls, what)) = injection.split_once(':') else {
+        bail!(
+            "{injection:?} is no injection: it has the form CALLS:WHAT, such as fdatasync:error=EIO:when=3+"
+        );
+    };
+    ensure!(
+        !calls.is_empty() && !what.is_empty(),
+        "{injection:?} lacks calls or what happens"
+    );
+    Ok(strings(&["-s", "0", "-e", &format!("trace={calls}")]))
+}
+
+fn wait_attached(strace: &mut Child, pid: u32, output: &Path) -> Result<()> {
+    let started = Instant::now();
+    while !all_threads_traced(pid) {
+        if let Some(ended) = strace.try_wait().context("cannot wait for strace")? {
+            // What it injected has ended the process already, or it never traced anything.
+            let traced = std::fs::metadata(output).map_or(0, |output| output.len());
+            ensure!(traced > 0, "strace ended instead of attaching to {pid}: {ended}");
+            return Ok(());
+        }
+        ensure!(
+            started.elapsed() < ATTACH_PATIENCE,
+            "strace does not attach to {pid} within {ATTACH_PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn all_threads_traced(pid: u32) -> bool {
@@ -162,12 +275,14 @@ fn all_threads_traced(pid: u32) -> bool {
 
 fn is_traced(task: &Path) -> bool {
     // A thread that has ended in between is not untraced.
-    let Ok(status) = std::fs::read_to_string(task.join("status")) else {
-        return true;
-    };
-    status
-        .lines()
-        .any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0"))
+    !task.join("status").exists() || tracer_of(task).is_some_and(|tracer| tracer != 0)
+}
+
+/// Number of the process that traces the one, or the thread, of this directory of /proc; 0 for none.
+fn tracer_of(task: &Path) -> Option<i32> {
+    let status = std::fs::read_to_string(task.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok()
 }
 
 /// Reads strace's output. Calls without a result (cut off by the detaching) are left out.
@@ -267,7 +382,7 @@ fn traces_are_read_and_judged() {
 
 #[test]
 fn a_tracer_sees_syncs_and_can_fail_them() {
-    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("log")).unwrap();
     // Writes and syncs after a byte on stdin, so that the tracer is there in time. dd syncs with fsync at its end.
     let file = root.path().join("log/1.log");
@@ -282,7 +397,7 @@ fn a_tracer_sees_syncs_and_can_fail_them() {
             .stderr(Stdio::null())
             .spawn()
             .expect("bash starts");
-        let tracer = Tracer::attach(child.id(), root.path().join("trace"), &injections);
+        let tracer = Tracer::attach(child.id(), root.path().join("trace"), &injections).unwrap();
         std::io::Write::write_all(&mut child.stdin.take().expect("piped"), b"go\n").expect("bash reads");
         assert_eq!(child.wait().expect("it ends").code(), Some(code));
         let calls = tracer.finish();
@@ -293,4 +408,28 @@ fn a_tracer_sees_syncs_and_can_fail_them() {
             "{calls:?}"
         );
     }
+}
+
+/// Once, strace heard no SIGTERM: an injection that had been ended killed the process later.
+#[cfg(test)]
+#[test]
+fn a_wrapped_process_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("trace");
+    let line = Tracer::wrap(&output, "rename:signal=KILL:when=1", None).unwrap();
+    let mut child = Command::new(&line[0])
+        .args(&line[1..])
+        .args(["sleep", "60"])
+        .spawn()
+        .unwrap();
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
+    let started = Instant::now();
+    while tracer_of(&process).unwrap() == 0 {
+        assert!(started.elapsed() < ATTACH_PATIENCE, "it is not traced");
+    }
+    drop(Tracer::of_wrapped(child.id(), output));
+    assert_eq!(tracer_of(&process), Some(0));
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
