@@ -20,9 +20,9 @@ scripts/verify.sh 2>&1 | tee -a "$log"
 header "build: kvd with planted bugs, then the real binaries"
 run scripts/build-planted.sh
 
-header "unit and crash tests of every crate"
+header "tests of every crate's front: clients, commands, files, checkers, simulation"
 # Always the whole workspace: another selection would unify other features and compile the dependencies again.
-run cargo test --release --workspace --locked --lib --bins \
+run cargo test --release --workspace --locked --bins \
     --test client --test pipeline --test scan --test cluster --test data --test exits --test gc --test check \
     --test histories --test report --test mechanisms --test replay
 run cargo test --release --workspace --locked --doc
@@ -31,8 +31,12 @@ header "planted bugs of the log, caught by its own crash tests"
 # With what they print: how often each recovery case was hit.
 run cargo test --release --locked -p nezha-vlog --features planted-bugs -- --show-output
 
+header "unit and crash tests of every crate"
+# With the switch for planted bugs compiled in and off, so that they compile once for both. Libraries alone:
+# target/release/kvd stays the real one.
+run cargo test --release --workspace --locked --features nezha/planted-bugs --lib -- --skip planted_test::
+
 header "planted bugs of the store and of purging, caught by their own tests"
-# Library tests alone: target/release/kvd stays the real one.
 run cargo test --release --workspace --locked --features nezha/planted-bugs --lib -- --show-output planted_test::
 
 header "process tests: real kvd processes, namespaces, power cuts, traces"

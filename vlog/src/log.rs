@@ -254,6 +254,11 @@ impl Log {
         self.shared.view().segments()
     }
 
+    /// Memory in bytes of the entries that are cached, the ones that are not durable among them (I12).
+    pub fn cached_bytes(&self) -> u64 {
+        self.shared.view().tail.bytes()
+    }
+
     /// Bytes of durable log after the entry at `index`, about: within a segment, entries count as equally large.
     pub fn bytes_since(&self, index: u64) -> u64 {
         let view = self.shared.view();

@@ -39,6 +39,11 @@ impl Tail {
         slot.entry.encoded_len() + SLOT_OVERHEAD
     }
 
+    /// Memory of what is cached.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Index of the first cached entry.
     pub(crate) fn first(&self) -> Option<u64> {
         self.slots.front().map(|slot| slot.entry.log_id.index)

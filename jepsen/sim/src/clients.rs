@@ -1,6 +1,6 @@
 //! Clients: the workloads of the black-box harness, over the simulated network.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Signals {
     pub stopped: AtomicBool,
     /// Everything is to be read.
     pub read: AtomicBool,
+    /// On every one of these members.
+    pub members: Mutex<Vec<String>>,
     /// It was read.
     pub done: AtomicBool,
 }
@@ -72,7 +74,11 @@ impl Clients {
         load.stop().await?;
         self.signals.stopped.store(true, Ordering::Relaxed);
         until(&self.signals.read).await;
-        let members: Vec<(String, String)> = self.members.iter().cloned().zip(endpoints).collect();
+        let names = std::mem::take(&mut *self.signals.members.lock().unwrap_or_else(PoisonError::into_inner));
+        let members: Vec<(String, String)> = names
+            .into_iter()
+            .map(|name| (name.clone(), client_addr(&name)))
+            .collect();
         finals::read(
             &self.recorder,
             &self.workloads,

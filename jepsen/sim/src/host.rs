@@ -1,6 +1,8 @@
 //! One simulated machine: a disk, an index, and the production node on it, in one life after another.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nezha::config::{Config, GcMode, Options};
 use nezha::index::MapEngine;
@@ -10,6 +12,7 @@ use nezha::raft::Consensus;
 use nezha::store::Store;
 use nezha_vlog::fs::CrashFs;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 
@@ -22,6 +25,16 @@ const PEER_PORT: u16 = 7380;
 
 /// Small, so that logs roll, garbage is collected and members that lag need snapshots within seconds.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// What the cache of the log may take.
+pub const CACHE_BYTES: u64 = 1 << 20;
+
+/// One clock in so many runs fast for a life, by up to so many per mille: of two that differ it is the other one that
+/// is slow.
+const FAST_ONE_IN: u32 = 2;
+const FAST_PER_MILLE: std::ops::RangeInclusive<u32> = 10..=1_000;
+/// How often a clock is set.
+const CLOCK_STEP: Duration = Duration::from_millis(4);
 
 /// How a life ends that nobody ended in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +72,8 @@ struct State {
     /// How the last life ended, if it is over.
     ended: Option<Ended>,
     lives: u64,
+    /// By how much the clock is to jump.
+    jump: Duration,
 }
 
 /// How a life has ended by itself, or by order.
@@ -103,6 +118,7 @@ impl Host {
                 running: None,
                 ended: None,
                 lives: 0,
+                jump: Duration::ZERO,
             }),
             stop: Notify::new(),
         })
@@ -133,7 +149,7 @@ impl Host {
             initial_cluster,
             join,
             log_segment_bytes: Some(SEGMENT_BYTES),
-            log_cache_bytes: Some(1 << 20),
+            log_cache_bytes: Some(CACHE_BYTES),
             value_bytes_max: Some(1 << 20),
             space_floor_bytes: Some(8 * SEGMENT_BYTES),
             lagging_log_bytes_max: Some(SEGMENT_BYTES),
@@ -147,7 +163,7 @@ impl Host {
     }
 
     /// One life, from start to end. The body of the simulated host.
-    pub async fn live(&self) {
+    pub async fn live(self: Arc<Host>) {
         let (config, parts) = {
             let mut state = self.state();
             state.lives += 1;
@@ -164,6 +180,11 @@ impl Host {
                 lock: false,
                 ..Parts::default()
             };
+            let fast = match state.rng.random_ratio(1, FAST_ONE_IN) {
+                true => state.rng.random_range(FAST_PER_MILLE),
+                false => 0,
+            };
+            tokio::spawn(keep_time(self.clone(), fast));
             (self.config(&state.origin), parts)
         };
         let mut node = match Node::start(config, parts).await {
@@ -215,6 +236,27 @@ impl Host {
         self.state().fs.clone()
     }
 
+    /// Lets the clock jump forward, as after a pause of the machine.
+    pub fn jump(&self, by: Duration) {
+        self.state().jump += by;
+    }
+
+    /// Damages a bit on the disk, of a file that is cold: any but the segment that the log is written to. Answers which;
+    /// `None` if there is no such file.
+    pub fn rot(&self) -> Option<String> {
+        let state = &mut *self.state();
+        let mut files = state.fs.files();
+        files.retain(|(path, bytes)| *bytes > 0 && path.starts_with("/data"));
+        let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+        if let Some(active) = files.iter().rposition(|(path, _)| is_log(path)) {
+            files.remove(active);
+        }
+        let (path, bytes) = files.choose(&mut state.rng)?;
+        let (offset, bit) = (state.rng.random_range(0..*bytes), state.rng.random_range(0..8));
+        state.fs.flip_bit(path, offset, bit);
+        Some(format!("{} of {}: bit {bit} of byte {offset}", path.display(), self.name))
+    }
+
     /// Makes the disk slow, or quick again.
     pub fn stall(&self, stalled: bool) {
         if let Some(threads) = &self.state().threads {
@@ -239,5 +281,17 @@ impl Host {
             .engine
             .after_crash(|unflushed| rng.random_range(0..=unflushed));
         state.engine = Arc::new(engine);
+    }
+}
+
+/// Sets the clock of the machine for one life: all of its timers and instants come from it.
+async fn keep_time(host: Arc<Host>, fast_per_mille: u32) {
+    loop {
+        tokio::time::sleep(CLOCK_STEP).await;
+        let jump = std::mem::take(&mut host.state().jump);
+        let ahead = CLOCK_STEP * fast_per_mille / 1_000 + jump;
+        if !ahead.is_zero() {
+            tokio::time::advance(ahead).await;
+        }
     }
 }

@@ -137,10 +137,36 @@ impl Runner<'_> {
                 self.hosts[position].stall(true);
                 self.after(*time, Later::Unstall(position));
             }
+            Fault::Jump { target, by } => {
+                self.note("Jump");
+                let position = self.resolve(*target);
+                self.hosts[position].jump(*by);
+            }
             Fault::Join => {
                 self.note("Join");
-                let name = format!("n{}", self.hosts.len() + 1);
-                self.desk.push(Wish::Join(name));
+                self.join();
+            }
+            Fault::Leave { target, lingers } => {
+                self.note("Leave");
+                let position = self.resolve(*target);
+                self.lingers[position] = *lingers;
+                self.leave(position);
+            }
+            Fault::Rot { target, time } => {
+                let position = self.resolve(*target);
+                if let Some(what) = self.hosts[position].rot() {
+                    self.note("Rot");
+                    self.say(what.clone());
+                    self.rotten[position] = true;
+                    self.recorder.fault(nezha_jepsen::history::Fault {
+                        kind: "bit-rot".to_owned(),
+                        members: vec![self.hosts[position].name.clone()],
+                        detail: what,
+                        began: 0,
+                        ended: None,
+                    });
+                    self.after(*time, Later::Replace(position));
+                }
             }
             Fault::Order { target, order } => {
                 self.note(&format!("{order:?}"));
@@ -151,11 +177,35 @@ impl Runner<'_> {
         }
     }
 
-    /// Starts those that an operator has added.
-    pub(crate) fn start_added(&mut self) {
+    /// Has a further member added.
+    fn join(&mut self) {
+        self.named += 1;
+        self.desk.push(Wish::Join(format!("n{}", self.named)));
+    }
+
+    /// Has a member removed.
+    fn leave(&mut self, position: usize) {
+        self.desk.push(Wish::Leave(self.hosts[position].name.clone()));
+    }
+
+    /// Has a member removed, and another one added in its place.
+    pub(crate) fn replace(&mut self, position: usize) {
+        self.leave(position);
+        self.join();
+    }
+
+    /// Sees to those that an operator has added or removed.
+    pub(crate) fn follow_operator(&mut self) {
+        for name in self.desk.take_removed() {
+            self.say(format!("{name} was removed"));
+            if let Some(position) = self.hosts.iter().position(|host| host.name == name) {
+                self.is_member[position] = false;
+                self.after(self.lingers[position], Later::Retire(position));
+            }
+        }
         for name in self.desk.take_added() {
             self.say(format!("{name} was added, and starts"));
-            let members = self.hosts.iter().map(|host| host.name.clone()).collect();
+            let members = self.members().map(|host| host.name.clone()).collect();
             let seed = self.rng.random();
             self.add(&name, Origin::Joiner(members), seed);
         }

@@ -10,6 +10,7 @@ mod host;
 mod hurt;
 mod invariants;
 pub mod many;
+mod model;
 mod net;
 mod operator;
 pub mod plan;

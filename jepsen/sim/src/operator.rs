@@ -23,6 +23,8 @@ pub enum Wish {
     Order(Order, String),
     /// A member of this name.
     Join(String),
+    /// This member is no longer one.
+    Leave(String),
 }
 
 /// What is asked of the operator, and what it has done. Clones share it.
@@ -33,6 +35,8 @@ pub struct Desk(Arc<Mutex<Papers>>);
 struct Papers {
     wishes: VecDeque<Wish>,
     added: Vec<String>,
+    removed: Vec<String>,
+    working: bool,
 }
 
 impl Desk {
@@ -43,6 +47,17 @@ impl Desk {
     /// Asks for something.
     pub fn push(&self, wish: Wish) {
         self.papers().wishes.push_back(wish);
+    }
+
+    /// Whether something was asked for and is not done.
+    pub fn is_busy(&self) -> bool {
+        let papers = self.papers();
+        papers.working || !papers.wishes.is_empty()
+    }
+
+    /// Names of the members that were removed since the last call.
+    pub fn take_removed(&self) -> Vec<String> {
+        std::mem::take(&mut self.papers().removed)
     }
 
     /// Names of the members that were added since the last call, and are to be started.
@@ -62,29 +77,38 @@ pub async fn work(desk: Desk, endpoints: Vec<String>) -> turmoil::Result {
     };
     let client = Client::connect(&endpoints, options)?;
     loop {
-        let wish = desk.papers().wishes.pop_front();
+        let wish = {
+            let mut papers = desk.papers();
+            let wish = papers.wishes.pop_front();
+            papers.working = wish.is_some();
+            wish
+        };
         match wish {
             None => sleep(Duration::from_millis(20)).await,
             Some(Wish::Order(Order::Transfer, _)) => drop(client.leader_transfer(None).await),
             Some(Wish::Order(Order::Collect, endpoint)) => drop(client.gc_run(&endpoint).await),
             Some(Wish::Order(Order::Purge, endpoint)) => drop(client.purge(&endpoint, 0).await),
             Some(Wish::Join(name)) => join(&desk, &client, &name).await,
+            Some(Wish::Leave(name)) => leave(&desk, &client, &name).await,
         }
+    }
+}
+
+fn is_refused(error: &ClientError, because: Reason) -> bool {
+    match error {
+        ClientError::Refused { error, .. } => error.reason == Some(because),
+        _ => false,
     }
 }
 
 /// Adds a member, has it started, and makes it a voter once it has caught up. Who is not added stays away.
 async fn join(desk: &Desk, client: &Client, name: &str) {
-    let is_there = |error: &ClientError| match error {
-        ClientError::Refused { error, .. } => error.reason == Some(Reason::MemberExists),
-        _ => false,
-    };
     for _ in 0..ATTEMPTS {
         match client
             .member_add(name, &peer_addr(name), &client_addr(name))
             .await
         {
-            Err(error) if !is_there(&error) => sleep(PAUSE).await,
+            Err(error) if !is_refused(&error, Reason::MemberExists) => sleep(PAUSE).await,
             _ => {
                 desk.papers().added.push(name.to_owned());
                 break;
@@ -97,5 +121,16 @@ async fn join(desk: &Desk, client: &Client, name: &str) {
             return;
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Removes a member, and says so. Who cannot be removed stays.
+async fn leave(desk: &Desk, client: &Client, name: &str) {
+    let member = MemberRef::Name(name.to_owned());
+    for _ in 0..ATTEMPTS {
+        match client.member_remove(&member).await {
+            Err(error) if !is_refused(&error, Reason::UnknownMember) => sleep(PAUSE).await,
+            _ => return desk.papers().removed.push(name.to_owned()),
+        }
     }
 }

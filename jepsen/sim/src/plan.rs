@@ -116,8 +116,29 @@ pub enum Fault {
         /// What.
         order: Order,
     },
+    /// A clock jumps forward: the machine was paused.
+    Jump {
+        /// Whose.
+        target: Target,
+        /// By how much.
+        by: Duration,
+    },
     /// A member is added, and started with an empty disk.
     Join,
+    /// A member is removed, and stopped some time after that.
+    Leave {
+        /// Who.
+        target: Target,
+        /// How long it runs on.
+        lingers: Duration,
+    },
+    /// A bit of a cold file is damaged; some time later the member is replaced by a new one.
+    Rot {
+        /// Whose.
+        target: Target,
+        /// How long it is left as it is.
+        time: Duration,
+    },
 }
 
 impl fmt::Display for Planned {
@@ -138,13 +159,33 @@ pub fn draw(seed: u64, members: usize, time: Duration) -> Vec<Planned> {
         plan.push(Planned { at, fault });
         at += Duration::from_millis(rng.random_range(1..2 * mean_gap));
     }
-    if rng.random_ratio(1, 3) {
+    for fault in changes(&mut rng, members, time) {
         let at = time.mul_f64(rng.random_range(0.1..0.6));
         let place = plan.partition_point(|planned| planned.at < at);
-        let fault = Fault::Join;
         plan.insert(place, Planned { at, fault });
     }
     plan
+}
+
+/// Changes of the members: none in most runs. One member at most leaves or is damaged, so that enough remain.
+fn changes(rng: &mut StdRng, members: usize, time: Duration) -> Vec<Fault> {
+    let mut changes = Vec::new();
+    if rng.random_ratio(1, 3) {
+        changes.push(Fault::Join);
+    }
+    let target = Target::Member(rng.random_range(0..members));
+    match rng.random_range(0..6) {
+        0 => changes.push(Fault::Leave {
+            target,
+            lingers: millis(rng, 0..8_000),
+        }),
+        1 => changes.push(Fault::Rot {
+            target,
+            time: time.mul_f64(rng.random_range(0.05..0.3)),
+        }),
+        _ => {}
+    }
+    changes
 }
 
 fn millis(rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
@@ -207,9 +248,13 @@ fn fault(rng: &mut StdRng, members: usize) -> Fault {
             target,
             time: millis(rng, 500..4_000),
         },
-        68..74 => Fault::Stall {
+        68..73 => Fault::Stall {
             target,
             time: millis(rng, 200..3_000),
+        },
+        73..76 => Fault::Jump {
+            target,
+            by: millis(rng, 10..8_000),
         },
         rest => Fault::Order {
             target,

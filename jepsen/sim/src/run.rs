@@ -16,8 +16,8 @@ use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::clients::{Clients, Signals};
-use crate::host::{Origin, client_addr};
-use crate::invariants::Invariants;
+use crate::host::{Host, Origin, client_addr};
+use crate::invariants::{Invariants, Subject};
 use crate::operator::{self, Desk};
 use crate::plan;
 use crate::runner::{Runner, note_panics};
@@ -100,11 +100,16 @@ pub fn run(settings: &Settings) -> Ran {
         hosts: Vec::new(),
         alive: Vec::new(),
         excused: Vec::new(),
+        rotten: Vec::new(),
+        is_member: Vec::new(),
+        lingers: Vec::new(),
+        named: members,
+        recorder: recorder.clone(),
         later: Vec::new(),
         cuts: BTreeMap::new(),
         clogs: BTreeMap::new(),
         desk: desk.clone(),
-        invariants: Invariants::default(),
+        invariants: Invariants::new(StdRng::seed_from_u64(rng.random())),
         rng,
         steps: 0,
         trace: Sha256::new(),
@@ -147,6 +152,8 @@ pub fn run(settings: &Settings) -> Ran {
 
 impl Runner<'_> {
     fn read(&mut self, signals: &Signals) {
+        let names = self.members().map(|host| host.name.clone()).collect();
+        *signals.members.lock().unwrap_or_else(PoisonError::into_inner) = names;
         signals.read.store(true, Ordering::Relaxed);
         let done: &AtomicBool = &signals.done;
         self.wait_for("everything is read", READ_PATIENCE, |_| {
@@ -154,7 +161,7 @@ impl Runner<'_> {
         });
     }
 
-    /// All members hold the same, byte for byte.
+    /// All members hold what the model has, and the same, byte for byte.
     fn compare(&mut self) {
         if !self.wait_for("all members have the same", CONVERGE_PATIENCE, Runner::is_equal) {
             return;
@@ -172,7 +179,17 @@ impl Runner<'_> {
             keys_max: 0,
         };
         let mut first: Option<[u8; 32]> = None;
-        for (host, one) in self.hosts.clone().iter().zip(running) {
+        let members: Vec<Arc<Host>> = self.members().cloned().collect();
+        for (host, one) in members.iter().zip(running) {
+            let subject = Subject {
+                name: &host.name,
+                running: &one,
+                disk: &host.disk(),
+                rotten: false,
+            };
+            for text in self.invariants.compare(&subject) {
+                self.violated(text);
+            }
             match one.store.hash(&order, &mut || true) {
                 Ok(hashed) => {
                     let same = *first.get_or_insert(hashed.digest) == hashed.digest;

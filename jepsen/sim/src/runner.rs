@@ -7,10 +7,11 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha256};
+use nezha_jepsen::workload::Recorder;
 use turmoil::Sim;
 
 use crate::host::{Death, Ended, Host, Origin, Running};
-use crate::invariants::Invariants;
+use crate::invariants::{Invariants, Subject};
 use crate::operator::Desk;
 use crate::plan::Planned;
 use crate::run::{Ran, Settings};
@@ -46,6 +47,8 @@ pub(crate) enum Later {
     Unclog((usize, usize)),
     Unfill(usize),
     Unstall(usize),
+    Retire(usize),
+    Replace(usize),
 }
 
 pub(crate) struct Runner<'a> {
@@ -53,8 +56,17 @@ pub(crate) struct Runner<'a> {
     pub(crate) hosts: Vec<Arc<Host>>,
     /// Hosts whose software runs, or has ended by itself and was not buried.
     pub(crate) alive: Vec<bool>,
-    /// Why a life may end by itself.
+    /// Whether a life may end by itself.
     pub(crate) excused: Vec<bool>,
+    /// Whether a file is damaged: it may end at any time.
+    pub(crate) rotten: Vec<bool>,
+    /// False once an operator has removed it.
+    pub(crate) is_member: Vec<bool>,
+    /// How long it runs on after that.
+    pub(crate) lingers: Vec<Duration>,
+    /// Members that were named so far.
+    pub(crate) named: usize,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) later: Vec<(Duration, Later)>,
     pub(crate) cuts: BTreeMap<(usize, usize), u32>,
     pub(crate) clogs: BTreeMap<(usize, usize), u32>,
@@ -73,6 +85,9 @@ impl<'a> Runner<'a> {
         self.hosts.push(host.clone());
         self.alive.push(true);
         self.excused.push(false);
+        self.rotten.push(false);
+        self.is_member.push(true);
+        self.lingers.push(Duration::ZERO);
         self.sim.host(name, move || {
             let host = host.clone();
             async move {
@@ -114,7 +129,7 @@ impl<'a> Runner<'a> {
             self.look_after(position);
         }
         if self.steps.is_multiple_of(LOOK_STEPS) {
-            self.start_added();
+            self.follow_operator();
             self.look();
         }
         for panic in take_panics() {
@@ -128,7 +143,13 @@ impl<'a> Runner<'a> {
             let Some(running) = host.running().filter(|_| self.alive[position]) else {
                 continue;
             };
-            let (at, wrong) = self.invariants.look(&host.name, &running);
+            let subject = Subject {
+                name: &host.name,
+                running: &running,
+                disk: &host.disk(),
+                rotten: self.rotten[position],
+            };
+            let (at, wrong) = self.invariants.look(&subject);
             self.trace.update([position as u8]);
             for number in at {
                 self.trace.update(number.to_le_bytes());
@@ -155,7 +176,7 @@ impl<'a> Runner<'a> {
             return;
         };
         self.say(format!("{} ended with exit code {code}: {why}", host.name));
-        if code != 0 && !self.excused[position] {
+        if code != 0 && !self.excused[position] && !self.rotten[position] {
             self.violated(format!("{} ended with exit code {code}: {why}", host.name));
         }
         // After a failed sync nobody knows what the disk has; only a restart of the machine tells.
@@ -172,6 +193,7 @@ impl<'a> Runner<'a> {
     pub(crate) fn die(&mut self, position: usize, death: Death) {
         self.alive[position] = false;
         let host = &self.hosts[position];
+        self.invariants.forget(&host.name);
         self.sim.crash(host.name.as_str());
         host.bury(death);
     }
@@ -182,7 +204,7 @@ impl<'a> Runner<'a> {
     }
 
     pub(crate) fn start(&mut self, position: usize) {
-        if self.alive[position] {
+        if self.alive[position] || !self.is_member[position] {
             return;
         }
         self.alive[position] = true;
@@ -213,6 +235,12 @@ impl<'a> Runner<'a> {
             }
             Later::Unfill(position) => self.hosts[position].disk().set_capacity(None),
             Later::Unstall(position) => self.hosts[position].stall(false),
+            Later::Retire(position) => {
+                if self.alive[position] {
+                    self.die(position, Death::Kill);
+                }
+            }
+            Later::Replace(position) => self.replace(position),
         }
     }
 
@@ -274,16 +302,26 @@ impl<'a> Runner<'a> {
         true
     }
 
+    /// Whoever was not removed.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Host>> {
+        let hosts = self.hosts.iter().zip(&self.is_member);
+        hosts.filter_map(|(host, is_member)| is_member.then_some(host))
+    }
+
+    /// All members, if all of them run.
     pub(crate) fn running(&self) -> Option<Vec<Running>> {
-        self.hosts.iter().map(|host| host.running()).collect()
+        self.members().map(|host| host.running()).collect()
     }
 
     pub(crate) fn is_serving(&self) -> bool {
         self.leader().is_some() && self.running().is_some()
     }
 
-    /// Whether everybody has applied the same, and that is all there is.
+    /// Whether whatever an operator was asked for is done, everybody has applied the same, and that is all there is.
     pub(crate) fn is_equal(&self) -> bool {
+        if self.desk.is_busy() {
+            return false;
+        }
         let Some(running) = self.running().filter(|_| self.leader().is_some()) else {
             return false;
         };

@@ -20,6 +20,8 @@ use crate::workload::{Client, Parts, Recorder, Workload};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often one question is put: nothing is wrong with the cluster any more.
 const ATTEMPTS: u32 = 5;
+/// Rest before it is put again: leadership may be on its way to somebody, and then nobody answers for an election's time.
+const REST: Duration = Duration::from_millis(500);
 /// Keys that are read at the same time.
 const PARALLEL: usize = 16;
 
@@ -109,6 +111,7 @@ async fn scan(client: &mut Client, start: &str, end: &str) -> bool {
         if matches!(client.scan(start, end, false, 0).await, Outcome::Ok { .. }) {
             return true;
         }
+        tokio::time::sleep(REST).await;
     }
     false
 }
@@ -118,6 +121,7 @@ async fn get(client: &mut Client, key: &str) -> bool {
         if matches!(client.read(key).await, Outcome::Ok { .. }) {
             return true;
         }
+        tokio::time::sleep(REST).await;
     }
     false
 }

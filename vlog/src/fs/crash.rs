@@ -107,6 +107,31 @@ impl CrashFs {
             .is_some_and(|plan| plan.for_good && plan.left == 0)
     }
 
+    /// Does something whose operations are not counted and do not fail: the look of an observer.
+    pub fn quietly<T>(&self, observe: impl FnOnce() -> T) -> T {
+        self.disk().is_observed = true;
+        let seen = observe();
+        self.disk().is_observed = false;
+        seen
+    }
+
+    /// Bytes of a file as running processes see them; `None` if there is none.
+    pub fn bytes(&self, path: &Path) -> Option<u64> {
+        let disk = self.disk();
+        let inode = disk.inodes.get(disk.names.get(path)?)?;
+        Some(inode.bytes.len() as u64)
+    }
+
+    /// All files in the order of their paths, and how many of their bytes are on the disk.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let disk = self.disk();
+        let synced = |inode: &u64| disk.inodes.get(inode).map_or(0, |inode| inode.durable.len() as u64);
+        disk.names
+            .iter()
+            .map(|(path, inode)| (path.clone(), synced(inode)))
+            .collect()
+    }
+
     /// Operations so far.
     pub fn operations(&self) -> u64 {
         self.disk().operations

@@ -72,6 +72,8 @@ pub(super) struct Disk {
     pub(super) next_inode: u64,
     pub(super) plan: Option<Plan>,
     pub(super) operations: u64,
+    /// Whether what is done now is an observer's, and does not count.
+    pub(super) is_observed: bool,
     /// Bytes that it holds at most; `None`: any number.
     pub(super) capacity: Option<u64>,
 }
@@ -115,6 +117,9 @@ pub(super) struct Inode {
 impl Disk {
     /// Counts an operation and fails it if it is the chosen one.
     pub(super) fn operation(&mut self, kind: FailKind) -> io::Result<()> {
+        if self.is_observed {
+            return Ok(());
+        }
         self.operations += 1;
         let Some(plan) = &mut self.plan else { return Ok(()) };
         if plan.kind != FailKind::Any && plan.kind != kind {
