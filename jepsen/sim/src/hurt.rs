@@ -14,6 +14,9 @@ use crate::runner::{Later, Runner};
 /// Room that a disk has which is nearly full.
 const FULL_LEAVES_BYTES: u64 = 64 << 10;
 
+/// Operations of the disk after which a member that was added loses power, if it does.
+const JOINER_OPERATIONS: std::ops::Range<u64> = 0..400;
+
 impl Runner<'_> {
     pub(crate) fn count(counts: &mut BTreeMap<(usize, usize), u32>, link: (usize, usize), more: bool) {
         let count = counts.entry(link).or_default();
@@ -208,12 +211,20 @@ impl Runner<'_> {
             let members = self.members().map(|host| host.name.clone()).collect();
             let seed = self.rng.random();
             self.add(&name, Origin::Joiner(members), seed);
+            // Most of what it does first is to receive and to install a snapshot.
+            if !self.is_healed && self.rng.random_ratio(1, 2) {
+                let position = self.hosts.len() - 1;
+                let operations = self.rng.random_range(JOINER_OPERATIONS);
+                self.excused[position] = true;
+                self.hosts[position].disk().halt_after(operations);
+            }
         }
     }
 
     /// Takes everything back and starts whoever does not run.
     pub(crate) fn heal(&mut self) {
         self.say("healing".to_owned());
+        self.is_healed = true;
         for (_, what) in std::mem::take(&mut self.later) {
             self.now(what);
         }

@@ -156,15 +156,61 @@ pub fn draw(seed: u64, members: usize, time: Duration) -> Vec<Planned> {
     let mut at = Duration::from_millis(rng.random_range(500..2_000));
     while at < time {
         let fault = fault(&mut rng, members);
+        if hits_leader(&fault) && rng.random_ratio(1, 3) {
+            aftershock(&mut rng, members, at, &mut plan);
+        }
         plan.push(Planned { at, fault });
         at += Duration::from_millis(rng.random_range(1..2 * mean_gap));
     }
+    plan.sort_by_key(|planned| planned.at);
     for fault in changes(&mut rng, members, time) {
         let at = time.mul_f64(rng.random_range(0.1..0.6));
         let place = plan.partition_point(|planned| planned.at < at);
         plan.insert(place, Planned { at, fault });
     }
     plan
+}
+
+fn hits_leader(fault: &Fault) -> bool {
+    match fault {
+        Fault::Die { target, .. } | Fault::DieAt { target, .. } => matches!(target, Target::Leader),
+        Fault::Blackout { .. } | Fault::Cut { .. } => true,
+        _ => false,
+    }
+}
+
+/// What follows the loss of a leader at `at`: about when others vote, and write under a new one, one of them dies too,
+/// on a slow disk or not.
+fn aftershock(rng: &mut StdRng, members: usize, at: Duration, plan: &mut Vec<Planned>) {
+    let target = Target::Member(rng.random_range(0..members));
+    let down = millis(rng, 50..2_000);
+    let election = at + millis(rng, 300..1_500);
+    if rng.random_ratio(1, 2) {
+        plan.push(Planned {
+            at: election,
+            fault: Fault::Stall {
+                target,
+                time: millis(rng, 500..3_000),
+            },
+        });
+        plan.push(Planned {
+            at: election + millis(rng, 100..2_000),
+            fault: Fault::Die {
+                target,
+                death: Death::PowerCut,
+                down,
+            },
+        });
+        return;
+    }
+    plan.push(Planned {
+        at: election,
+        fault: Fault::DieAt {
+            target,
+            operations: rng.random_range(0..16),
+            down,
+        },
+    });
 }
 
 /// Changes of the members: none in most runs. One member at most leaves or is damaged, so that enough remain.

@@ -109,6 +109,7 @@ pub fn run(settings: &Settings) -> Ran {
         cuts: BTreeMap::new(),
         clogs: BTreeMap::new(),
         desk: desk.clone(),
+        is_healed: false,
         invariants: Invariants::new(StdRng::seed_from_u64(rng.random())),
         rng,
         steps: 0,

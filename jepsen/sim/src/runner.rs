@@ -71,6 +71,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) cuts: BTreeMap<(usize, usize), u32>,
     pub(crate) clogs: BTreeMap<(usize, usize), u32>,
     pub(crate) desk: Desk,
+    /// Whether nothing is done to it any more.
+    pub(crate) is_healed: bool,
     pub(crate) invariants: Invariants,
     pub(crate) rng: StdRng,
     pub(crate) steps: u64,
