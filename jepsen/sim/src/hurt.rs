@@ -8,14 +8,11 @@ use rand::RngExt;
 
 use crate::host::{Death, Origin, client_addr};
 use crate::operator::Wish;
-use crate::plan::{Fault, Target};
+use crate::plan::{self, Fault, Target};
 use crate::runner::{Later, Runner};
 
 /// Room that a disk has which is nearly full.
 const FULL_LEAVES_BYTES: u64 = 64 << 10;
-
-/// Operations of the disk after which a member that was added loses power, if it does.
-const JOINER_OPERATIONS: std::ops::Range<u64> = 0..400;
 
 impl Runner<'_> {
     pub(crate) fn count(counts: &mut BTreeMap<(usize, usize), u32>, link: (usize, usize), more: bool) {
@@ -63,13 +60,16 @@ impl Runner<'_> {
                 }
             }
             Fault::DieAt {
-                target, operations, ..
+                target,
+                kind,
+                operations,
+                ..
             } => {
                 let position = self.resolve(*target);
                 if self.alive[position] {
                     self.note("PowerCutAtOperation");
                     self.excused[position] = true;
-                    self.hosts[position].disk().halt_after(*operations);
+                    self.hosts[position].disk().halt_at(*kind, *operations);
                 }
             }
             Fault::Blackout { down } => {
@@ -214,9 +214,9 @@ impl Runner<'_> {
             // Most of what it does first is to receive and to install a snapshot.
             if !self.is_healed && self.rng.random_ratio(1, 2) {
                 let position = self.hosts.len() - 1;
-                let operations = self.rng.random_range(JOINER_OPERATIONS);
+                let (kind, operations) = plan::moment(&mut self.rng);
                 self.excused[position] = true;
-                self.hosts[position].disk().halt_after(operations);
+                self.hosts[position].disk().halt_at(kind, operations);
             }
         }
     }

@@ -132,7 +132,8 @@ impl Invariants {
         (position, wrong.told)
     }
 
-    /// R4, R8: terms do not descend, and a new leader has whatever was committed before.
+    /// R4, R8: terms do not descend, a log has no entry of a leader above its vote, and a new leader has whatever was
+    /// committed before.
     fn elections(&mut self, subject: &Subject<'_>, wrong: &mut Wrong<'_>) {
         let metrics = subject.running.consensus.metrics();
         let seen = self.seen.entry(subject.name.to_owned()).or_default();
@@ -140,6 +141,12 @@ impl Invariants {
             format!("R4: its term was {} and is {}", seen.term, metrics.term)
         });
         seen.term = metrics.term;
+        let log = subject.running.store.log();
+        let voted = log.vote().map_or((0, 0), |vote| (vote.term, vote.node));
+        let last = log.last_log_id().map_or((0, 0), |id| (id.term, id.node));
+        wrong.unless(voted >= last, || {
+            format!("R4: its vote is for {voted:?}, but its log has an entry of {last:?}")
+        });
         wrong.unless(metrics.committed >= seen.committed, || {
             format!("R8: it had committed {}, and now {}", seen.committed, metrics.committed)
         });
@@ -149,7 +156,6 @@ impl Invariants {
             return;
         };
         if self.leaders.insert((metrics.term, leader)) {
-            let log = subject.running.store.log();
             let wanted = self.model.last_before(metrics.term, leader);
             wrong.unless(has(log, wanted), || {
                 format!(

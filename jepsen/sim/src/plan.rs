@@ -55,7 +55,9 @@ pub enum Fault {
     DieAt {
         /// Who.
         target: Target,
-        /// Operations that still succeed.
+        /// Operations of which kind.
+        kind: FailKind,
+        /// How many of them still succeed.
         operations: u64,
         /// When again.
         down: Duration,
@@ -171,6 +173,16 @@ pub fn draw(seed: u64, members: usize, time: Duration) -> Vec<Planned> {
     plan
 }
 
+/// A moment at which a disk loses power: any, or one at which names change or something becomes durable.
+pub fn moment(rng: &mut StdRng) -> (FailKind, u64) {
+    match rng.random_range(0..4) {
+        0 => (FailKind::Name, rng.random_range(0..8)),
+        1 => (FailKind::SyncDir, rng.random_range(0..8)),
+        2 => (FailKind::Sync, rng.random_range(0..30)),
+        _ => (FailKind::Any, rng.random_range(0..200)),
+    }
+}
+
 fn hits_leader(fault: &Fault) -> bool {
     match fault {
         Fault::Die { target, .. } | Fault::DieAt { target, .. } => matches!(target, Target::Leader),
@@ -207,6 +219,7 @@ fn aftershock(rng: &mut StdRng, members: usize, at: Duration, plan: &mut Vec<Pla
         at: election,
         fault: Fault::DieAt {
             target,
+            kind: FailKind::Any,
             operations: rng.random_range(0..16),
             down,
         },
@@ -252,11 +265,15 @@ fn fault(rng: &mut StdRng, members: usize) -> Fault {
             let down = millis(rng, 50..4_000);
             Fault::Die { target, death, down }
         }
-        18..30 => Fault::DieAt {
-            target,
-            operations: rng.random_range(0..200),
-            down: millis(rng, 50..3_000),
-        },
+        18..30 => {
+            let (kind, operations) = moment(rng);
+            Fault::DieAt {
+                target,
+                kind,
+                operations,
+                down: millis(rng, 50..3_000),
+            }
+        }
         30..34 => Fault::Blackout {
             down: millis(rng, 50..2_000),
         },

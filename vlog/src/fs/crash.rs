@@ -67,8 +67,13 @@ impl CrashFs {
 
     /// Lets `skip` operations succeed; all later ones fail, as if the machine were gone.
     pub fn halt_after(&self, skip: u64) {
+        self.halt_at(FailKind::Any, skip);
+    }
+
+    /// Lets `skip` operations of `kind` succeed; the next one, and from then on all others, fail.
+    pub fn halt_at(&self, kind: FailKind, skip: u64) {
         self.disk().plan = Some(Plan {
-            kind: FailKind::Any,
+            kind,
             left: skip,
             with: FailWith::Eio,
             for_good: true,
@@ -97,14 +102,14 @@ impl CrashFs {
         self.disk()
             .plan
             .take()
-            .is_some_and(|plan| plan.left > 0 || !plan.for_good)
+            .is_some_and(|plan| !plan.is_halt())
     }
 
     /// Whether all operations fail by now.
     pub fn is_halted(&self) -> bool {
         self.disk()
             .plan
-            .is_some_and(|plan| plan.for_good && plan.left == 0)
+            .is_some_and(|plan| plan.is_halt())
     }
 
     /// Does something whose operations are not counted and do not fail: the look of an observer.
@@ -355,7 +360,7 @@ impl CrashFile {
     ) -> io::Result<T> {
         let mut disk = self.disk.lock().expect("no holder of the disk panics");
         let outcome = disk.operation(kind);
-        let halted = disk.plan.is_some_and(|plan| plan.for_good && plan.left == 0);
+        let halted = disk.plan.is_some_and(|plan| plan.is_halt());
         let inode = disk.inodes.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         match outcome {
             // A machine that is gone does nothing, not even fail in its own way; only a write may have begun.

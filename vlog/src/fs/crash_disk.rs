@@ -59,6 +59,13 @@ pub(super) struct Plan {
     pub(super) for_good: bool,
 }
 
+impl Plan {
+    /// Whether every operation fails by now.
+    pub(super) fn is_halt(&self) -> bool {
+        self.for_good && self.left == 0 && self.kind == FailKind::Any
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) dirs: BTreeSet<PathBuf>,
