@@ -10,7 +10,8 @@ use nezha::index::ScanRange;
 use nezha::store::HashOrder;
 use nezha_jepsen::check::{self, Verdict};
 use nezha_jepsen::history::History;
-use nezha_jepsen::workload::{self, Recorder};
+use nezha_jepsen::workload::scan::Scan;
+use nezha_jepsen::workload::{self, Recorder, Workload};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -29,6 +30,9 @@ const FORM_PATIENCE: Duration = Duration::from_secs(20);
 const CONVERGE_PATIENCE: Duration = Duration::from_secs(40);
 /// The final questions are answered within this time.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
+
+/// One run in so many has long values in scans, which cost as much time as all the rest.
+const LONG_ONE_IN: u32 = 8;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -88,7 +92,7 @@ pub fn run(settings: &Settings) -> Ran {
     let clients = Clients {
         seed: rng.random(),
         members: names.clone(),
-        workloads: workload::named("register,set,counter,scan,churn").expect("these exist"),
+        workloads: workloads(rng.random_ratio(1, LONG_ONE_IN)),
         clients: 10,
         rate: 150,
         recorder: recorder.clone(),
@@ -149,6 +153,15 @@ pub fn run(settings: &Settings) -> Ran {
         }
     }
     runner.judge(recorder.history())
+}
+
+fn workloads(long: bool) -> Vec<Arc<dyn Workload>> {
+    let mut chosen = workload::named("register,set,counter,churn").expect("these exist");
+    chosen.push(match long {
+        true => Arc::new(Scan::default()),
+        false => Arc::new(Scan::light()),
+    });
+    chosen
 }
 
 impl Runner<'_> {

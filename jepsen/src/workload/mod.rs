@@ -13,7 +13,7 @@ pub mod probe;
 mod recorder;
 mod register;
 mod rotation;
-mod scan;
+pub mod scan;
 mod set;
 pub mod value;
 

@@ -13,7 +13,10 @@ const KEYS: usize = 16;
 const PER_GROUP: u64 = 1500;
 /// Keys of the wide range, which stay: together more than a connection and a server hold for a client that reads slowly.
 const WIDE_KEYS: usize = 192;
-const WIDE_BYTES: Range<usize> = 60_000..160_000;
+/// Lengths of long values: in the wide range, and where a scan takes many messages.
+const LONG_BYTES: Range<usize> = 60_000..160_000;
+/// The same where time is dear.
+const LIGHT_BYTES: Range<usize> = 1_000..8_000;
 /// One of so many scans reads everything, slowly.
 const SLOW_ONCE_IN: u32 = 200;
 
@@ -21,12 +24,24 @@ const SLOW_ONCE_IN: u32 = 200;
 /// is one revision.
 pub struct Scan {
     groups: Rotation,
+    long: Range<usize>,
+}
+
+impl Scan {
+    /// With long values that are not that long: a scan is over sooner, and nearly everything else is the same.
+    pub fn light() -> Scan {
+        Scan {
+            long: LIGHT_BYTES,
+            ..Scan::default()
+        }
+    }
 }
 
 impl Default for Scan {
     fn default() -> Scan {
         Scan {
             groups: Rotation::new("scan/", 1, PER_GROUP),
+            long: LONG_BYTES,
         }
     }
 }
@@ -73,14 +88,14 @@ impl Workload for Scan {
                     }
                     40..46 => {
                         let number = client.rng.random_range(0..WIDE_KEYS);
-                        let len = client.rng.random_range(WIDE_BYTES);
+                        let len = client.rng.random_range(self.long.clone());
                         let value = client.new_value(len);
                         client.write(&format!("scan/wide/{number:03}"), value).await;
                     }
                     46..85 => {
                         // In every third group a scan takes many messages.
                         let len = match group.ends_with(['0', '3', '6', '9']) {
-                            true => client.rng.random_range(20_000..160_000),
+                            true => client.rng.random_range(self.long.clone()),
                             false => client.rng.random_range(0..600),
                         };
                         let value = client.new_value(len);
