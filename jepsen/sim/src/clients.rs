@@ -1,7 +1,7 @@
 //! Clients: the workloads of the black-box harness, over the simulated network.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nezha_jepsen::run::finals::{self, Extent};
@@ -74,7 +74,13 @@ impl Clients {
         load.stop().await?;
         self.signals.stopped.store(true, Ordering::Relaxed);
         until(&self.signals.read).await;
-        let names = std::mem::take(&mut *self.signals.members.lock().unwrap_or_else(PoisonError::into_inner));
+        let names = std::mem::take(
+            &mut *self
+                .signals
+                .members
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         let members: Vec<(String, String)> = names
             .into_iter()
             .map(|name| (name.clone(), client_addr(&name)))

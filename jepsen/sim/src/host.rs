@@ -254,7 +254,11 @@ impl Host {
         let (path, bytes) = files.choose(&mut state.rng)?;
         let (offset, bit) = (state.rng.random_range(0..*bytes), state.rng.random_range(0..8));
         state.fs.flip_bit(path, offset, bit);
-        Some(format!("{} of {}: bit {bit} of byte {offset}", path.display(), self.name))
+        Some(format!(
+            "{} of {}: bit {bit} of byte {offset}",
+            path.display(),
+            self.name
+        ))
     }
 
     /// Makes the disk slow, or quick again.

@@ -148,11 +148,17 @@ impl Invariants {
             format!("R4: its vote is for {voted:?}, but its log has an entry of {last:?}")
         });
         wrong.unless(metrics.committed >= seen.committed, || {
-            format!("R8: it had committed {}, and now {}", seen.committed, metrics.committed)
+            format!(
+                "R8: it had committed {}, and now {}",
+                seen.committed, metrics.committed
+            )
         });
         seen.committed = metrics.committed;
         let leads = metrics.role == ServerState::Leader;
-        let Some((leader, _)) = metrics.leader.filter(|(_, node)| leads && node.name == subject.name) else {
+        let Some((leader, _)) = metrics
+            .leader
+            .filter(|(_, node)| leads && node.name == subject.name)
+        else {
             return;
         };
         if self.leaders.insert((metrics.term, leader)) {
@@ -179,13 +185,18 @@ impl Invariants {
         }
         let entries = match log.entries(from..last + 1, u64::MAX) {
             Ok(entries) => entries,
-            Err(error) => return wrong.unless(subject.rotten, || format!("R5: its log cannot be read: {error}")),
+            Err(error) => {
+                return wrong.unless(subject.rotten, || format!("R5: its log cannot be read: {error}"));
+            }
         };
         wrong.unless(entries.len() as u64 == last + 1 - from, || {
             format!("R5: of the entries {from} to {last} there are {}", entries.len())
         });
         for entry in entries {
-            let payload = self.entries.entry(entry.log_id).or_insert_with(|| entry.payload.clone());
+            let payload = self
+                .entries
+                .entry(entry.log_id)
+                .or_insert_with(|| entry.payload.clone());
             wrong.unless(*payload == entry.payload, || {
                 format!("R8: entry {} is another one elsewhere", entry.log_id)
             });
@@ -238,7 +249,11 @@ impl Invariants {
         }
         let rows = self.model.rows();
         wrong.unless(state.keys == rows.len() as u64, || {
-            format!("R13: it has {} keys and should have {}, at {applied}", state.keys, rows.len())
+            format!(
+                "R13: it has {} keys and should have {}, at {applied}",
+                state.keys,
+                rows.len()
+            )
         });
         if rows.is_empty() {
             return;
@@ -251,7 +266,10 @@ impl Invariants {
                 wrong.unless(found.as_ref() == Some(right), || {
                     let found = found.as_ref().map(Row::told);
                     let key = key.escape_ascii();
-                    format!("R9: {key} is {found:?} and should be {}, at {applied}", right.told())
+                    format!(
+                        "R9: {key} is {found:?} and should be {}, at {applied}",
+                        right.told()
+                    )
                 });
             }
             Err(error) => wrong.unless(subject.rotten, || format!("R1: {error}")),
@@ -298,7 +316,10 @@ impl Invariants {
         };
         let applied = subject.running.store.index().state().applied;
         wrong.unless(applied.map_or(0, |id| id.index) == self.model.applied(), || {
-            format!("R13: it has applied {applied:?}, the model {}", self.model.applied())
+            format!(
+                "R13: it has applied {applied:?}, the model {}",
+                self.model.applied()
+            )
         });
         subject.disk.quietly(|| {
             let view = subject.running.store.view();
@@ -319,7 +340,9 @@ impl Invariants {
                 });
             }
             let all = count(view.index());
-            wrong.unless(all == keys, || format!("R13: it has {all} keys and should have {keys}"));
+            wrong.unless(all == keys, || {
+                format!("R13: it has {all} keys and should have {keys}")
+            });
         });
         wrong.told
     }
@@ -353,7 +376,10 @@ fn files(subject: &Subject<'_>, wrong: &mut Wrong<'_>) {
         }
         let path = match segment.is_log() {
             true => Some(format::segment_path(&store.data().log_dir(), segment)),
-            false => view.values().get(segment).map(|segment| segment.path().to_owned()),
+            false => view
+                .values()
+                .get(segment)
+                .map(|segment| segment.path().to_owned()),
         };
         let bytes = path.as_ref().and_then(|path| subject.disk.bytes(path));
         wrong.unless(bytes.is_some_and(|bytes| bytes >= live), || {

@@ -62,7 +62,9 @@ impl Model {
     /// Id of the last committed entry of a leader before `node` in `term`.
     pub fn last_before(&self, term: u64, node: u64) -> Option<LogId> {
         // Leaders of committed entries never descend.
-        let count = self.applied.partition_point(|id| (id.term, id.node) < (term, node));
+        let count = self
+            .applied
+            .partition_point(|id| (id.term, id.node) < (term, node));
         self.committed(count as u64)
     }
 
@@ -75,7 +77,9 @@ impl Model {
     pub fn apply(&mut self, id: LogId, payload: &Payload) {
         assert_eq!(id.index, self.applied() + 1, "entries come in their order");
         self.applied.push(id);
-        let Payload::Command(command) = payload else { return };
+        let Payload::Command(command) = payload else {
+            return;
+        };
         for op in command.ops() {
             let now = self.rows.get(&op.key);
             let holds = match op.precondition {
@@ -129,14 +133,20 @@ mod tests {
         let delete = |precondition| Draft::delete(b"k", precondition);
         assert_eq!(write(1, put(b"a", Precondition::ModRevision(1))), None);
         let created = write(1, put(b"b", Precondition::Absent)).unwrap();
-        assert!(created.contains("created at 2, written at 2 as version 1"), "{created}");
+        assert!(
+            created.contains("created at 2, written at 2 as version 1"),
+            "{created}"
+        );
         assert_eq!(write(1, put(b"c", Precondition::Absent)), Some(created));
         let changed = write(3, put(b"cc", Precondition::ModRevision(2))).unwrap();
         assert!(changed.contains("2 bytes") && changed.contains("created at 2, written at 4 as version 2"));
         assert_eq!(write(3, delete(Precondition::ModRevision(2))), Some(changed));
         assert_eq!(write(3, delete(Precondition::None)), None);
         let again = write(3, put(b"d", Precondition::None)).unwrap();
-        assert!(again.contains("created at 7, written at 7 as version 1"), "{again}");
+        assert!(
+            again.contains("created at 7, written at 7 as version 1"),
+            "{again}"
+        );
         model.apply(id(5, 8), &Payload::Blank);
         assert_eq!((model.applied(), model.rows().len()), (8, 1));
         assert_eq!(model.committed(3), Some(id(1, 3)));

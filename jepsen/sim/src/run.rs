@@ -10,8 +10,8 @@ use nezha::index::ScanRange;
 use nezha::store::HashOrder;
 use nezha_jepsen::check::{self, Verdict};
 use nezha_jepsen::history::History;
-use nezha_jepsen::workload::scan::Scan;
-use nezha_jepsen::workload::{self, Recorder, Workload};
+
+use nezha_jepsen::workload::{self, Recorder, Scan, Workload};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nezha_jepsen::workload::Recorder;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha256};
-use nezha_jepsen::workload::Recorder;
 use turmoil::Sim;
 
 use crate::host::{Death, Ended, Host, Origin, Running};

@@ -13,7 +13,7 @@ pub mod probe;
 mod recorder;
 mod register;
 mod rotation;
-pub mod scan;
+mod scan;
 mod set;
 pub mod value;
 
@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 
 pub use client::{Client, Collector, Parts};
 pub use recorder::{Counts, Recorder};
+pub use scan::Scan;
 
 /// One kind of load.
 pub trait Workload: Send + Sync {

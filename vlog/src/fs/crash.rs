@@ -99,17 +99,12 @@ impl CrashFs {
 
     /// Calls off a failure that has not happened; false if none was left, or all operations fail already.
     pub fn disarm(&self) -> bool {
-        self.disk()
-            .plan
-            .take()
-            .is_some_and(|plan| !plan.is_halt())
+        self.disk().plan.take().is_some_and(|plan| !plan.is_halt())
     }
 
     /// Whether all operations fail by now.
     pub fn is_halted(&self) -> bool {
-        self.disk()
-            .plan
-            .is_some_and(|plan| plan.is_halt())
+        self.disk().plan.is_some_and(|plan| plan.is_halt())
     }
 
     /// Does something whose operations are not counted and do not fail: the look of an observer.
@@ -130,7 +125,11 @@ impl CrashFs {
     /// All files in the order of their paths, and how many of their bytes are on the disk.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let disk = self.disk();
-        let synced = |inode: &u64| disk.inodes.get(inode).map_or(0, |inode| inode.durable.len() as u64);
+        let synced = |inode: &u64| {
+            disk.inodes
+                .get(inode)
+                .map_or(0, |inode| inode.durable.len() as u64)
+        };
         disk.names
             .iter()
             .map(|(path, inode)| (path.clone(), synced(inode)))
@@ -446,129 +445,5 @@ impl File for CrashFile {
             }
             outcome
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_file(bytes: &[u8]) -> (CrashFs, Arc<dyn File>, &'static Path) {
-        let fs = CrashFs::new();
-        fs.create_dir_all(Path::new("/d")).unwrap();
-        let file = fs.create(Path::new("/d/f")).unwrap();
-        file.write_all_at(bytes, 0).unwrap();
-        (fs, file, Path::new("/d/f"))
-    }
-
-    #[test]
-    fn a_removed_directory_stays_away_or_comes_back_with_its_files() {
-        let (fs, _, path) = with_file(&[1; 100]);
-        let dir = Path::new("/d");
-        fs.sync_dir(dir).unwrap();
-        fs.remove_dir_all(dir).unwrap();
-        let crashed = (0..50).map(|seed| fs.crash(seed));
-        let back = crashed.filter(|fs| {
-            let file = fs.exists(path).unwrap();
-            assert_eq!(fs.list(dir).is_ok(), file);
-            file
-        });
-        assert!((1..50).contains(&back.count()), "the removal is not synced");
-    }
-
-    #[test]
-    fn synced_bytes_and_names_survive_and_the_rest_may_not() {
-        let (fs, file, path) = with_file(&[1; 2000]);
-        let names = |fs: &CrashFs| (0..50).filter(|&seed| fs.crash(seed).get(path).is_some()).count();
-        assert!((1..50).contains(&names(&fs)), "the name is not synced");
-        fs.sync_dir(Path::new("/d")).unwrap();
-        assert_eq!(names(&fs), 50);
-        file.sync_data().unwrap();
-        assert_eq!(fs.unsynced(), 0);
-        file.write_all_at(&[2; 3000], 1000).unwrap();
-        let left: Vec<Vec<u8>> = (0..200).map(|seed| fs.crash(seed).get(path).unwrap()).collect();
-        assert!(
-            left.iter().all(|bytes| bytes[..512] == [1; 512]),
-            "a block that was not written again stays"
-        );
-        assert!(
-            left.iter()
-                .any(|bytes| bytes.len() == 2000 && bytes.iter().all(|&byte| byte == 1))
-        );
-        assert!(
-            left.iter()
-                .any(|bytes| bytes.len() == 4000 && bytes[1000..] == [2; 3000])
-        );
-        let holes = left
-            .iter()
-            .filter(|bytes| bytes.len() == 4000 && bytes[2000..].contains(&0));
-        assert!(holes.count() > 0, "some block inside is lost");
-        assert_eq!(fs.crash(7).get(path), fs.crash(7).get(path), "a seed says it all");
-    }
-
-    #[test]
-    fn a_failed_sync_leaves_clean_pages_that_never_reached_the_disk() {
-        let (fs, file, path) = with_file(&[1; 600]);
-        fs.sync_dir(Path::new("/d")).unwrap();
-        file.sync_data().unwrap();
-        file.write_all_at(&[2; 600], 0).unwrap();
-        fs.fail(FailKind::Sync, 0, FailWith::Eio);
-        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5));
-        file.sync_data().unwrap();
-        assert_eq!(fs.get(path).unwrap(), [2; 600], "the cache still has them");
-        assert!((0..20).all(|seed| fs.crash(seed).get(path).unwrap() == [1; 600]));
-        assert_eq!(
-            fs.fork().get(path).unwrap(),
-            [2; 600],
-            "a killed process leaves the cache"
-        );
-    }
-
-    #[test]
-    fn chosen_operations_fail() {
-        let (fs, file, path) = with_file(&[1; 100]);
-        fs.fail(FailKind::Write, 1, FailWith::Enospc);
-        file.write_all_at(&[2; 100], 100).unwrap();
-        assert_eq!(
-            file.write_all_at(&[3; 100], 200).unwrap_err().raw_os_error(),
-            Some(28)
-        );
-        assert_eq!(
-            fs.get(path).unwrap().len(),
-            250,
-            "a failing write has written a part"
-        );
-        file.write_all_at(&[3; 100], 200).unwrap();
-        fs.halt_after(1);
-        file.sync_data().unwrap();
-        assert!(file.sync_data().is_err() && fs.open(path).is_err() && file.len().is_err());
-    }
-
-    #[test]
-    fn a_full_disk_takes_what_is_there_and_no_more() {
-        let (fs, file, path) = with_file(&[1; 1000]);
-        fs.set_capacity(Some(1500));
-        assert_eq!(fs.space(path).unwrap().free, 500);
-        file.write_all_at(&[2; 1000], 0).unwrap();
-        let refused = file.write_all_at(&[3; 600], 1000).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(28));
-        let crashed = fs.crash(1);
-        crashed.set_capacity(None);
-        fs.remove(path).unwrap();
-        assert_eq!(fs.space(path).unwrap().free, 1500);
-    }
-
-    #[test]
-    fn a_rename_is_kept_or_lost_whole() {
-        let (fs, file, path) = with_file(b"new");
-        file.sync_data().unwrap();
-        fs.put(Path::new("/d/CURRENT"), b"old");
-        fs.sync_dir(Path::new("/d")).unwrap();
-        fs.rename(path, Path::new("/d/CURRENT")).unwrap();
-        for seed in 0..50 {
-            let left = fs.crash(seed);
-            let current = left.get(Path::new("/d/CURRENT")).unwrap();
-            assert_eq!(current == b"new", left.get(path).is_none());
-        }
     }
 }

@@ -5,6 +5,8 @@
 mod crash;
 mod crash_disk;
 mod crash_image;
+#[cfg(test)]
+mod crash_test;
 mod os;
 mod reservation;
 mod uncached;
