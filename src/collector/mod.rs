@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::pace::UNBOUNDED;
-use crate::raft::{AdminError, Consensus};
+use crate::raft::{AdminError, Consensus, Purgeable};
 use crate::store::{Collected, Pace, Store, StoreError};
 
 pub use gate::{Disk, Gate, HeldUp, Shortage, Space};
@@ -193,7 +193,7 @@ impl Collector {
 
     /// Runs one job; false when there is none to run.
     async fn step(self: &Arc<Self>, limits: Limits) -> Result<bool, Failure> {
-        let purgeable = self.purgeable();
+        let purgeable = self.purgeable().index;
         let store = self.store.clone();
         let threads = store.threads().clone();
         let planned = threads.run(move || -> Result<Option<(Job, u64)>, StoreError> {
@@ -282,7 +282,7 @@ impl Collector {
 
     /// Log index up to which the log may be purged. While space is short, a member that lags holds back a quarter of the
     /// garbage allowed at most: a snapshot costs less than refused writes.
-    fn purgeable(&self) -> u64 {
+    fn purgeable(&self) -> Purgeable {
         let space = self.gate.space();
         let allowed = space
             .pressure

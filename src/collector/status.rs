@@ -98,11 +98,9 @@ impl Collector {
             segments: stats,
             usage,
             ..
-        } = self.store.segment_stats(purgeable)?;
+        } = self.store.segment_stats(purgeable.index)?;
         let held = self.store.held();
         let damaged = self.store.damaged_segments();
-        // The lowest of all bounds is a transfer's.
-        let transfer_bounds = self.store.transfers().logs().into_iter().min() == Some(purgeable);
         let mut levels = [Level::default(); 3];
         for stat in &stats {
             let level = &mut levels[usize::from(stat.level)];
@@ -118,7 +116,7 @@ impl Collector {
                 Some(Holder::Transfer) => "transfer",
                 Some(Holder::Reader) => "read",
                 None if damaged.contains(&stat.id) => "damage",
-                None if stat.id.is_log() && transfer_bounds => "transfer",
+                None if stat.id.is_log() && purgeable.is_bounded_by_transfer => "transfer",
                 None if stat.id.is_log() => "log",
                 None => "read",
             },

@@ -115,7 +115,7 @@ impl Collector {
     /// Measures space and disk.
     async fn look(&self, disk: Disk, unslowed: u64) -> Result<Space, Failure> {
         let (store, limits) = (self.store.clone(), self.settings.limits.clone());
-        let purgeable = self.purgeable();
+        let purgeable = self.purgeable().index;
         let (automatic, paused) = (self.settings.automatic, self.shared().paused);
         let threads = store.threads().clone();
         let looked = threads.run(move || -> Result<Space, Failure> {

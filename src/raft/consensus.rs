@@ -84,6 +84,15 @@ pub struct Metrics {
     pub stopped: Option<String>,
 }
 
+/// How far a log may be purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purgeable {
+    /// Up to this log index.
+    pub index: u64,
+    /// Whether it is a transfer that keeps it from being more.
+    pub is_bounded_by_transfer: bool,
+}
+
 /// A running Raft member. Cheap to clone.
 #[derive(Clone)]
 pub struct Consensus {
@@ -376,15 +385,20 @@ impl Consensus {
     /// Log index up to which this member may purge its log without cutting off somebody who needs it: what is applied here;
     /// on the leader also what every member has, except one that lacks more than `lagging_bytes_max` bytes of log; and
     /// not beyond a transfer, whose receiver will go on from there: without, it might never catch up.
-    pub fn purgeable(&self, lagging_bytes_max: u64) -> u64 {
+    pub fn purgeable(&self, lagging_bytes_max: u64) -> Purgeable {
         let metrics = self.metrics();
         let me = *self.raft.node_id();
+        let matched = |id: NodeId| metrics.members.iter().find(|member| member.id == id)?.matched;
         let others = metrics.members.iter().filter(|member| member.id != me);
-        others
+        let by_members = others
             .filter_map(|member| member.matched)
             .filter(|matched| self.store.log().bytes_since(*matched) <= lagging_bytes_max)
-            .chain(self.store.transfers().logs())
-            .fold(metrics.applied, u64::min)
+            .fold(metrics.applied, u64::min);
+        let by_transfers = self.store.transfers().logs(matched).into_iter().min();
+        Purgeable {
+            index: by_transfers.map_or(by_members, |index| index.min(by_members)),
+            is_bounded_by_transfer: by_transfers.is_some_and(|index| index <= by_members),
+        }
     }
 
     /// Takes a snapshot (metadata only) and purges the log up to `upto`, or to the snapshot when that is less; 0 means

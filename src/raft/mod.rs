@@ -31,7 +31,7 @@ mod purge_test;
 #[cfg(test)]
 mod raft_test;
 
-pub use consensus::{Consensus, MemberInfo, Metrics, Written};
+pub use consensus::{Consensus, MemberInfo, Metrics, Purgeable, Written};
 pub use errors::{AdminError, ReadError, StartError, WriteError};
 pub use log_writer::{EXIT_LOG_FAILED, GroupTimes};
 pub use openraft::ServerState;

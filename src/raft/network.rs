@@ -439,6 +439,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "only a view can be sent");
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         };
+        let view = view.for_member(self.target);
         let sender = Sender::new(self, self.network.sending.clone(), &vote, view);
         tokio::select! {
             closed = cancel => {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::convert::{invalid_data, log_id_from_vlog, stored_membership};
 use super::drop_on_blocking::DropOnBlocking;
-use super::types::{SnapshotMeta, TypeConfig};
+use super::types::{NodeId, SnapshotMeta, TypeConfig};
 use nezha_vlog::encode_record;
 
 use crate::index::{AppliedState, Index, IndexError, Place, ScanItem, ScanRange};
@@ -57,6 +57,8 @@ pub struct View {
     chunks: mpsc::Receiver<io::Result<Vec<peer::SnapshotItem>>>,
     /// Keeps the entries after the view, for whoever receives it.
     pin: TransferPin,
+    /// Whom it is sent to.
+    receiver: Option<NodeId>,
 }
 
 impl View {
@@ -89,7 +91,12 @@ impl View {
             .map_err(|_| io::Error::other("the view ended before it began"))?;
         Ok(Some(Snapshot {
             meta: meta_of(&state)?,
-            snapshot: SnapshotData::View(Self { state, chunks, pin }),
+            snapshot: SnapshotData::View(Self {
+                state,
+                chunks,
+                pin,
+                receiver: None,
+            }),
         }))
     }
 
@@ -98,9 +105,17 @@ impl View {
         &self.state
     }
 
+    /// The view, to be sent to `receiver`.
+    pub(crate) fn for_member(mut self, receiver: NodeId) -> Self {
+        self.receiver = Some(receiver);
+        self
+    }
+
     /// Next records in key order; None at the end. Errors: damage, by file and offset; nothing damaged is sent on.
     pub async fn next_chunk(&mut self) -> io::Result<Option<Vec<peer::SnapshotItem>>> {
-        self.pin.in_use();
+        if let Some(receiver) = self.receiver {
+            self.pin.received_by(receiver);
+        }
         self.chunks.recv().await.transpose()
     }
 

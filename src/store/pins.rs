@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::view::View;
 
-/// How long the log stays pinned after a transfer: until the receiver has installed, and says that it goes on from there.
+/// How long the log stays pinned after a transfer, from where the receiver is on: it has to catch up with what was written
+/// meanwhile, and may be further behind than others are waited for.
 const LINGER: Duration = Duration::from_secs(60);
 
 /// Transfers under way, and those whose receivers go on from them. Clones share them.
@@ -22,23 +23,27 @@ struct Pin {
     number: u64,
     /// Log index after which somebody will ask for entries.
     index: u64,
+    /// The member that was sent the view, and asks.
+    receiver: Option<u64>,
     /// Does not hold it.
     view: Weak<View>,
     /// When it ends, once its transfer is over.
     end: Option<Instant>,
 }
 
-/// Keeps the log after an index until it is dropped; until a while later, once it is [`TransferPin::in_use`].
+/// Keeps the log after an index until it is dropped; until a while later, once somebody receives the view.
 pub struct TransferPin {
     transfers: Transfers,
     number: u64,
-    lingers: bool,
 }
 
 impl TransferPin {
-    /// Says that somebody receives the view that this pin belongs to, and will ask for the entries after it.
-    pub fn in_use(&mut self) {
-        self.lingers = true;
+    /// Says that member `receiver` receives the view that this pin belongs to, and will ask for the entries after it.
+    pub fn received_by(&self, receiver: u64) {
+        let mut pins = self.transfers.lock();
+        if let Some(pin) = pins.pins.iter_mut().find(|pin| pin.number == self.number) {
+            pin.receiver = Some(receiver);
+        }
     }
 }
 
@@ -55,25 +60,30 @@ impl Transfers {
         pins.pins.push(Pin {
             number,
             index,
+            receiver: None,
             view,
             end: None,
         });
         TransferPin {
             transfers: self.clone(),
             number,
-            lingers: false,
         }
     }
 
-    /// The indices after which the log is pinned.
-    pub fn logs(&self) -> Vec<u64> {
-        self.logs_at(Instant::now())
+    /// The indices after which the log is pinned. `matched` answers how far a member is known to have the log: after its
+    /// transfer a receiver needs no more than what comes after that.
+    pub fn logs(&self, matched: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
+        self.logs_at(Instant::now(), matched)
     }
 
-    fn logs_at(&self, now: Instant) -> Vec<u64> {
+    fn logs_at(&self, now: Instant, matched: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
         let mut pins = self.lock();
         pins.pins.retain(|pin| pin.end.is_none_or(|end| now < end));
-        pins.pins.iter().map(|pin| pin.index).collect()
+        let needed = |pin: &Pin| {
+            let has = pin.receiver.filter(|_| pin.end.is_some()).and_then(&matched);
+            pin.index.max(has.unwrap_or(0))
+        };
+        pins.pins.iter().map(needed).collect()
     }
 
     /// Whether a transfer reads `view`.
@@ -93,9 +103,9 @@ impl Transfers {
 impl Drop for TransferPin {
     fn drop(&mut self) {
         let mut pins = self.transfers.lock();
-        if !self.lingers {
-            pins.pins.retain(|pin| pin.number != self.number);
-        } else if let Some(pin) = pins.pins.iter_mut().find(|pin| pin.number == self.number) {
+        pins.pins
+            .retain(|pin| pin.number != self.number || pin.receiver.is_some());
+        if let Some(pin) = pins.pins.iter_mut().find(|pin| pin.number == self.number) {
             pin.end = Some(Instant::now() + LINGER);
         }
     }
@@ -108,17 +118,21 @@ mod tests {
     #[test]
     fn a_pin_outlives_its_transfer_by_a_while() {
         let pins = Transfers::default();
-        assert_eq!(pins.logs(), Vec::<u64>::new());
-        let (mut low, high) = (pins.pin_log(5, Weak::new()), pins.pin_log(9, Weak::new()));
+        let logs = |has: Option<u64>| pins.logs(|member| has.filter(|_| member == 2));
+        assert_eq!(logs(None), Vec::<u64>::new());
+        let (low, high) = (pins.pin_log(5, Weak::new()), pins.pin_log(9, Weak::new()));
         // A view that nobody receives: Raft looks at one at each start.
         drop(pins.pin_log(3, Weak::new()));
-        assert_eq!(pins.logs(), [5, 9]);
-        low.in_use();
+        assert_eq!(logs(None), [5, 9]);
+        low.received_by(2);
+        assert_eq!(logs(Some(7)), [5, 9], "what it had before the view says nothing");
         drop(low);
-        assert_eq!(pins.logs(), [5, 9]);
+        assert_eq!(logs(None), [5, 9]);
+        assert_eq!(logs(Some(4)), [5, 9]);
+        assert_eq!(logs(Some(7)), [7, 9], "it moves on with its receiver");
         let later = Instant::now() + LINGER;
-        assert_eq!(pins.logs_at(later), [9]);
+        assert_eq!(pins.logs_at(later, |_| None), [9]);
         drop(high);
-        assert_eq!(pins.logs_at(later), Vec::<u64>::new());
+        assert_eq!(pins.logs_at(later, |_| None), Vec::<u64>::new());
     }
 }
