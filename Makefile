@@ -24,7 +24,7 @@ export NEZHA_IMAGE ?= nezha:dev
 help:
 	@echo "make run     build, then serve a three-node cluster on 127.0.0.1 (DATA_DIR, CLIENT_PORT, PEER_PORT)"
 	@echo "make up      the same in three containers, built as docs/quickstart.md says; make down removes them, not the data"
-	@echo "make test    verify, then every unit, crash and process test (as root; about three quarters of an hour cold on two cores)"
+	@echo "make test    verify, then every unit, crash and process test (as root; not quite an hour cold on two cores)"
 	@echo "make cluster-test  break that cluster while clients work, and run every command of the documentation; as root"
 	@echo "make verify  formatting, lints, licences, arrows between crates; never writes a source file"
 	@echo "make fix     formats, and applies what clippy can fix"

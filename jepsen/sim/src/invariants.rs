@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nezha::index::{Index, IndexEntry, ScanItem, ScanRange};
-use nezha::raft::ServerState;
+use nezha::raft::{Metrics, ServerState};
 use nezha::store::View;
 use nezha_vlog::fs::CrashFs;
 use nezha_vlog::{Log, LogId, Payload, format};
@@ -121,21 +121,21 @@ impl Invariants {
         };
         // The disk neither fails because of us, nor counts what we read.
         let position = subject.disk.quietly(|| {
-            self.elections(subject, &mut wrong);
+            let metrics = subject.running.consensus.metrics();
+            self.elections(subject, &metrics, &mut wrong);
             self.appended(subject, &mut wrong);
             self.applied(subject, &mut wrong);
             self.row(subject, &mut wrong);
             self.views(subject, &mut wrong);
             files(subject, &mut wrong);
-            order(subject, &mut wrong)
+            order(subject, &metrics, &mut wrong)
         });
         (position, wrong.told)
     }
 
     /// R4, R8: terms do not descend, a log has no entry of a leader above its vote, and a new leader has whatever was
     /// committed before.
-    fn elections(&mut self, subject: &Subject<'_>, wrong: &mut Wrong<'_>) {
-        let metrics = subject.running.consensus.metrics();
+    fn elections(&mut self, subject: &Subject<'_>, metrics: &Metrics, wrong: &mut Wrong<'_>) {
         let seen = self.seen.entry(subject.name.to_owned()).or_default();
         wrong.unless(metrics.term >= seen.term, || {
             format!("R4: its term was {} and is {}", seen.term, metrics.term)
@@ -157,12 +157,13 @@ impl Invariants {
         let leads = metrics.role == ServerState::Leader;
         let Some((leader, _)) = metrics
             .leader
+            .as_ref()
             .filter(|(_, node)| leads && node.name == subject.name)
         else {
             return;
         };
-        if self.leaders.insert((metrics.term, leader)) {
-            let wanted = self.model.last_before(metrics.term, leader);
+        if self.leaders.insert((metrics.term, *leader)) {
+            let wanted = self.model.last_before(metrics.term, *leader);
             wrong.unless(has(log, wanted), || {
                 format!(
                     "R8: it leads term {} without the committed entry {wanted:?}; its log ends at {:?}",
@@ -389,7 +390,7 @@ fn files(subject: &Subject<'_>, wrong: &mut Wrong<'_>) {
 }
 
 /// I3, I4, I8, I12: the counters of log and index stand in their order, and the cache keeps to its limit.
-fn order(subject: &Subject<'_>, wrong: &mut Wrong<'_>) -> Position {
+fn order(subject: &Subject<'_>, metrics: &Metrics, wrong: &mut Wrong<'_>) -> Position {
     // Each line is read at another moment, the later ones last: what grows meanwhile only widens the gap.
     let store = &subject.running.store;
     let log = store.log();
@@ -419,7 +420,6 @@ fn order(subject: &Subject<'_>, wrong: &mut Wrong<'_>) -> Position {
     wrong.unless(durable <= last, || {
         format!("I8: durable to {durable}, but the log ends at {last}")
     });
-    let metrics = subject.running.consensus.metrics();
     let cached = log.cached_bytes();
     wrong.unless(cached <= CACHE_BYTES + UNSYNCED_BYTES, || {
         format!("I12: {cached} bytes of entries in memory, where {CACHE_BYTES} are allowed")

@@ -13,7 +13,8 @@ use nezha_sim::seal;
 
 /// Runs a whole cluster of the production node on one thread from a seed, breaks it, and judges it.
 ///
-/// The same seed does the same, always. Exit code 0: all is well, 1: something is wrong, 2: usage.
+/// The same seed does the same, always. Exit code 0: all is well, 1: something is wrong, 2: usage, or it could not be
+/// run.
 #[derive(Parser)]
 #[command(
     version,
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("nezha-sim: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }

@@ -24,7 +24,7 @@ impl Rotation {
         self.uses.len()
     }
 
-    /// The key that `slot` stands for now, and counts one operation on it.
+    /// The present key of `slot`; counts one operation on it.
     pub fn key(&self, slot: usize) -> String {
         let used = self.uses[slot].fetch_add(1, Ordering::Relaxed);
         format!("{}{slot:02}.{:05}", self.prefix, used / self.per_key)

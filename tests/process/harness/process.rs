@@ -1,14 +1,15 @@
-//! One `kvd` process: start, signals, exit codes, memory, and its log.
+//! One `kvd` process: start, signals, exit codes, memory, and its log. A front of `nezha_jepsen::cluster::process`.
 
-use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nezha_jepsen::cluster::process;
 use rustix::process::{Pid, Signal, kill_process};
+
+pub use nezha_jepsen::cluster::process::{log_of, tail};
 
 /// The product under test.
 pub fn kvd() -> PathBuf {
@@ -40,146 +41,73 @@ pub fn planted_kvd() -> PathBuf {
     path
 }
 
-/// A started process. Killed when dropped.
-pub struct Process {
-    child: Child,
-    log: PathBuf,
+/// A started process, as in `nezha_jepsen::cluster`; what it cannot do fails the test. Killed when dropped.
+pub struct Process(process::Process);
+
+fn well<T>(done: anyhow::Result<T>) -> T {
+    done.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 impl Process {
     /// Starts `program` with its output appended to `log`.
     pub fn start(program: &Path, args: &[String], env: &[(String, String)], log: &Path) -> Process {
-        let out: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log file opens");
-        let err = out.try_clone().expect("a file handle can be cloned");
-        let child = Command::new(program)
-            .args(args)
-            .envs(env.iter().map(|(k, v)| (k, v)))
-            .env_remove("NEZHA_SEED")
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{} does not start: {e}", program.display()));
-        Process {
-            child,
-            log: log.to_path_buf(),
-        }
+        Process(well(process::Process::start(program, args, env, log)))
     }
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// Sends a signal. No error if it has exited already.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).expect("a child's pid is above 0");
-        // Not reaped yet, so the number cannot belong to anyone else.
-        let _ = kill_process(pid, signal);
+        self.0.signal(signal);
     }
 
     /// kill -9, and waits for the end.
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.child.wait().expect("a child can be waited for");
+        well(self.0.kill());
     }
 
     /// The exit status, if it has exited.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        well(self.0.exited())
     }
 
     /// Waits for the end; panics with the log's tail when it does not come.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.exited() {
-                return status;
-            }
-            assert!(
-                started.elapsed() < patience,
-                "still running after {patience:?}:\n{}",
-                self.log_tail(40)
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        well(self.0.wait(patience))
     }
 
     /// Waits for the end and returns the exit code; panics when a signal ended it.
     pub fn exit_code(&mut self, patience: Duration) -> i32 {
-        let status = self.wait(patience);
-        status.code().unwrap_or_else(|| {
-            panic!(
-                "ended by signal {:?} instead of an exit code:\n{}",
-                status.signal(),
-                self.log_tail(40)
-            )
-        })
+        well(self.0.exit_code(patience))
     }
 
     /// Resident memory, bytes.
     pub fn resident_bytes(&self) -> u64 {
-        self.memory("VmRSS:")
+        well(self.0.resident_bytes())
     }
 
     /// Most resident memory since the start, or since [`Process::forget_peak`]; bytes.
     pub fn peak_resident_bytes(&self) -> u64 {
-        self.memory("VmHWM:")
+        well(self.0.peak_resident_bytes())
     }
 
     /// Lets the peak begin at what is resident now.
     pub fn forget_peak(&self) {
-        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")
-            .expect("root may reset a process's peak");
-    }
-
-    fn memory(&self, name: &str) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status
-            .lines()
-            .find(|l| l.starts_with(name))
-            .unwrap_or_else(|| panic!("/proc does not state {name}"));
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or_else(|| panic!("{name} is not a number: {line}"));
-        kib << 10
+        well(self.0.forget_peak());
     }
 
     /// The whole log.
     pub fn log(&self) -> String {
-        log_of(&self.log)
+        self.0.log()
     }
 
     /// The last `lines` of the log.
     pub fn log_tail(&self, lines: usize) -> String {
-        tail(&self.log, lines)
+        self.0.log_tail(lines)
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
-    }
-}
-
-/// The text of a log file; empty when there is none.
-pub fn log_of(path: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
-}
-
-/// The last `lines` of a file.
-pub fn tail(path: &Path, lines: usize) -> String {
-    let text = log_of(path);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// Runs a program to its end with a deadline. Answers exit code, stdout and stderr.
