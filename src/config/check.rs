@@ -96,6 +96,7 @@ impl Options {
             read_bytes_max,
             admission_wait: self.admission_wait.unwrap_or(Duration::from_secs(5)),
             scans_max,
+            scan_chunk_bytes: 1 << 20,
             scan_lifetime: self.scan_lifetime.unwrap_or(Duration::from_secs(600)),
             log_segment_bytes,
             log_cache_bytes,

@@ -101,6 +101,8 @@ pub struct Config {
     pub scans_max: usize,
     /// Life of one scan; default 10 min.
     pub scan_lifetime: Duration,
+    /// Keys and values in a message of a scan, bytes, about; 1 MiB. No option sets it: only simulations have others.
+    pub scan_chunk_bytes: u64,
     /// Size of a log segment, bytes; default 128 MiB, at least 1 MiB.
     pub log_segment_bytes: u64,
     /// Tail cache of the log, bytes; default 32 MiB.

@@ -38,6 +38,8 @@ pub struct Limits {
     pub value_bytes_max: u64,
     /// Life of one scan.
     pub scan_lifetime: Duration,
+    /// About so many bytes of keys and values are in a message of a scan.
+    pub scan_chunk_bytes: u64,
     /// Longest wait for a scan slot, or for space.
     pub admission_wait: Duration,
     /// Open scans.
@@ -140,6 +142,7 @@ impl Context {
             limits: Limits {
                 value_bytes_max: config.value_bytes_max,
                 scan_lifetime: config.scan_lifetime,
+                scan_chunk_bytes: config.scan_chunk_bytes,
                 admission_wait: config.admission_wait,
                 scans_max: config.scans_max,
             },

@@ -2,9 +2,10 @@
 //!
 //! Values are read ahead by a [`Reader`], but none that the client's limits leave out; a scan of keys only has no reader.
 //!
-//! Memory of one scan: what its reader holds (the entries of the rows of some 4 MiB, and records of 256 KiB), the chunk that is built, [`QUEUE_CHUNKS`] that wait, and one
-//! that is being sent. A chunk holds about [`CHUNK_BYTES`], and keeps up to half as much again that was read along; or it
-//! holds one row whose value is larger: such a value is counted in the node's budget of answers, and never read ahead.
+//! Memory of one scan: what its reader holds (the entries of the rows of some 4 MiB, and records of 256 KiB), the chunk
+//! that is built, [`QUEUE_CHUNKS`] that wait, and one that is being sent. A chunk holds about as many bytes as
+//! [`super::context::Limits`] say, and keeps up to half as much again that was read along; or it holds one row whose value
+//! is larger: such a value is counted in the node's budget of answers, and never read ahead.
 
 #[cfg(feature = "planted-bugs")]
 mod planted;
@@ -31,8 +32,6 @@ use super::read::metadata;
 use crate::index::{IndexEntry, IndexError, ScanItem, ScanRange};
 use crate::store::{ReadRow, Reader, StoreError, View};
 
-/// Bytes of keys and values after which a chunk is sent.
-const CHUNK_BYTES: u64 = 1 << 20;
 /// Counted for a row beside its key and value.
 const ROW_OVERHEAD_BYTES: u64 = 64;
 /// Chunks that wait for the client.
@@ -215,7 +214,7 @@ impl Scan {
         };
         self.rows_left -= 1;
         self.bytes_left = self.bytes_left.saturating_sub(key.len() as u64 + value_bytes);
-        if value_bytes > CHUNK_BYTES {
+        if value_bytes > self.context.limits.scan_chunk_bytes {
             // What comes before it goes first: its permit belongs to its own chunk.
             self.take_rest()?;
             self.send_if_full(key.len() as u64 + value_bytes)?;
@@ -270,7 +269,8 @@ impl Scan {
 
     /// Sends what was collected if a row of this many bytes does not fit.
     fn send_if_full(&mut self, bytes: u64) -> Result<(), Stop> {
-        match !self.rows.is_empty() && self.row_bytes + bytes + ROW_OVERHEAD_BYTES > CHUNK_BYTES {
+        let grown = self.row_bytes + bytes + ROW_OVERHEAD_BYTES;
+        match !self.rows.is_empty() && grown > self.context.limits.scan_chunk_bytes {
             true => self.send(false, false),
             false => Ok(()),
         }

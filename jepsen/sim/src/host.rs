@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 
 use crate::net;
+use crate::plan::Moment;
 use crate::threads::Threads;
 
 /// Ports of every machine.
@@ -25,6 +26,10 @@ const PEER_PORT: u16 = 7380;
 
 /// Small, so that logs roll, garbage is collected and members that lag need snapshots within seconds.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// How much a message of a scan carries, drawn for each life: a row in half of them, else up to as much as in production.
+const SCAN_CHUNK_BITS: std::ops::RangeInclusive<u32> = 12..=20;
+const SCAN_ROW_BITS: u32 = 10;
 
 /// What the cache of the log may take.
 pub const CACHE_BYTES: u64 = 1 << 20;
@@ -128,7 +133,7 @@ impl Host {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn config(&self, origin: &Origin) -> Config {
+    fn config(&self, origin: &Origin, rng: &mut StdRng) -> Config {
         let list = |names: &[String], form: &dyn Fn(&String) -> String| {
             names.iter().map(form).collect::<Vec<_>>().join(",")
         };
@@ -157,9 +162,17 @@ impl Host {
             gc: Some(GcMode::Auto),
             ..Options::default()
         };
-        options
+        let config = options
             .resolve(|_| None)
-            .expect("the options of a simulated node")
+            .expect("the options of a simulated node");
+        let scan_chunk_bits = match rng.random_ratio(1, 2) {
+            true => SCAN_ROW_BITS,
+            false => rng.random_range(SCAN_CHUNK_BITS),
+        };
+        Config {
+            scan_chunk_bytes: 1 << scan_chunk_bits,
+            ..config
+        }
     }
 
     /// One life, from start to end. The body of the simulated host.
@@ -185,7 +198,8 @@ impl Host {
                 false => 0,
             };
             tokio::spawn(keep_time(self.clone(), fast));
-            (self.config(&state.origin), parts)
+            let State { origin, rng, .. } = &mut *state;
+            (self.config(origin, rng), parts)
         };
         let mut node = match Node::start(config, parts).await {
             Ok(node) => node,
@@ -259,6 +273,15 @@ impl Host {
             path.display(),
             self.name
         ))
+    }
+
+    /// Has the power go at an operation of the disk.
+    pub fn halt_at(&self, moment: Moment) {
+        let disk = self.disk();
+        match moment {
+            Moment::Operation(kind, skip) => disk.halt_at(kind, skip),
+            Moment::Path(part, skip) => disk.halt_at_path(part, skip),
+        }
     }
 
     /// Makes the disk slow, or quick again.

@@ -59,17 +59,12 @@ impl Runner<'_> {
                     self.after(*down, Later::Start(position));
                 }
             }
-            Fault::DieAt {
-                target,
-                kind,
-                operations,
-                ..
-            } => {
+            Fault::DieAt { target, moment, .. } => {
                 let position = self.resolve(*target);
                 if self.alive[position] {
                     self.note("PowerCutAtOperation");
                     self.excused[position] = true;
-                    self.hosts[position].disk().halt_at(*kind, *operations);
+                    self.hosts[position].halt_at(*moment);
                 }
             }
             Fault::Blackout { down } => {
@@ -214,9 +209,9 @@ impl Runner<'_> {
             // Most of what it does first is to receive and to install a snapshot.
             if !self.is_healed && self.rng.random_ratio(1, 2) {
                 let position = self.hosts.len() - 1;
-                let (kind, operations) = plan::moment(&mut self.rng);
+                let moment = plan::moment(&mut self.rng);
                 self.excused[position] = true;
-                self.hosts[position].disk().halt_at(kind, operations);
+                self.hosts[position].halt_at(moment);
             }
         }
     }

@@ -11,6 +11,9 @@ use nezha_sim::many::{self, Line};
 use nezha_sim::run::{Settings, run};
 use nezha_sim::seal;
 
+/// Simulated seconds, if nothing else is wanted.
+const SECONDS: u64 = 30;
+
 /// Runs a whole cluster of the production node on one thread from a seed, breaks it, and judges it.
 ///
 /// The same seed does the same, always. Exit code 0: all is well, 1: something is wrong, 2: usage, or it could not be
@@ -38,7 +41,7 @@ struct Args {
     #[arg(long, requires = "seeds")]
     until_found: bool,
     /// Simulated seconds of load and faults
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: u64,
     /// Numbers of planned faults that are left out
     #[arg(long, value_delimiter = ',')]
@@ -62,12 +65,9 @@ fn main() -> ExitCode {
     let done = match (&args.seeds, args.shrink) {
         (Some(seeds), _) => range(seeds).and_then(|seeds| {
             println!("seeds {}..{}", seeds.start, seeds.end);
-            let failed = many::all(seeds.clone(), args.jobs, args.seconds, args.until_found)?;
-            for line in &failed {
-                println!("replay: {}", replay(line.seed, args.seconds, &BTreeSet::new()));
-            }
+            let sum = many::all(seeds.clone(), args.jobs, args.seconds, args.until_found)?;
+            let first = sum.failed.iter().map(|line| line.seed).min();
             if args.until_found {
-                let first = failed.iter().map(|line| line.seed).min();
                 let bug = std::env::var("NEZHA_PLANTED_BUG").unwrap_or_default();
                 match first {
                     Some(seed) => println!("| {bug} | found | {} seeds |", seed + 1 - seeds.start),
@@ -75,7 +75,14 @@ fn main() -> ExitCode {
                 }
                 return Ok(first.is_some());
             }
-            Ok(failed.is_empty())
+            for line in &sum.failed {
+                println!("replay: {}", replay(line.seed, args.seconds, &BTreeSet::new()));
+            }
+            if let Some(seed) = first {
+                println!("seed {seed} again:");
+                many::show(seed, args.seconds)?;
+            }
+            Ok(first.is_none())
         }),
         (None, true) => args.seed.context("of which seed?").and_then(|seed| {
             let without = many::shrink(seed, args.seconds)?;
@@ -114,7 +121,11 @@ fn replay(seed: u64, seconds: u64, without: &BTreeSet<usize>) -> String {
         true => String::new(),
         false => format!(" --without {}", numbers.join(",")),
     };
-    format!("nezha-sim --seed {seed} --seconds {seconds}{without} --timeline")
+    let seconds = match seconds {
+        SECONDS => String::new(),
+        other => format!(" --seconds {other}"),
+    };
+    format!("nezha-sim --seed {seed}{seconds}{without}")
 }
 
 /// One run, here. Answers whether all is well.

@@ -1,14 +1,19 @@
 //! Many seeds, each in a process of its own, and the fewest faults that a failing one needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::run::Ran;
+
+/// After so many seeds it is told how far things are.
+const TELL_EVERY: u64 = 250;
 
 /// What a run says at its end, as one line of JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,16 +52,32 @@ impl Line {
     }
 }
 
+fn command(seed: u64, seconds: u64) -> Result<Command> {
+    let program = std::env::current_exe().context("where is this program?")?;
+    let mut command = Command::new(program);
+    command
+        .args(["--seed", &seed.to_string()])
+        .args(["--seconds", &seconds.to_string()]);
+    Ok(command)
+}
+
+/// Runs one seed in a process of its own, which tells what happens in it.
+///
+/// Errors: the process cannot be started.
+pub fn show(seed: u64, seconds: u64) -> Result<()> {
+    command(seed, seconds)?
+        .status()
+        .context("a run cannot be started")?;
+    Ok(())
+}
+
 /// Runs one seed in a process of its own, without some of its faults.
 ///
 /// Errors: the process cannot be started, or says nothing: it was killed, or is broken.
 pub fn one(seed: u64, seconds: u64, without: &BTreeSet<usize>) -> Result<Line> {
-    let program = std::env::current_exe().context("where is this program?")?;
     let numbers: Vec<String> = without.iter().map(usize::to_string).collect();
-    let mut command = Command::new(program);
-    command
-        .args(["--json", "--seed", &seed.to_string()])
-        .args(["--seconds", &seconds.to_string()]);
+    let mut command = command(seed, seconds)?;
+    command.arg("--json");
     if !numbers.is_empty() {
         command.args(["--without", &numbers.join(",")]);
     }
@@ -71,13 +92,55 @@ pub fn one(seed: u64, seconds: u64, without: &BTreeSet<usize>) -> Result<Line> {
     serde_json::from_str(line).with_context(|| format!("the run of seed {seed} said {line:?}"))
 }
 
-/// Runs all seeds of a range, so many at a time; with `until_found`, up to the first that fails. Tells of each that fails, and at the end of all together. Answers which
-/// failed.
+/// Of many runs together.
+#[derive(Clone, Debug, Default)]
+pub struct Sum {
+    /// Runs.
+    pub seeds: u64,
+    /// Those in which something is wrong.
+    pub failed: Vec<Line>,
+    operations: u64,
+    ok: u64,
+    simulated: f64,
+    faults: BTreeMap<String, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, line: Line) {
+        self.seeds += 1;
+        self.operations += line.operations;
+        self.ok += line.ok;
+        self.simulated += line.simulated;
+        for (kind, count) in &line.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        if !line.violations.is_empty() {
+            self.failed.push(line);
+        }
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} seeds, {} failed; {} operations ({} ok), {:.2} h simulated",
+            self.seeds,
+            self.failed.len(),
+            self.operations,
+            self.ok,
+            self.simulated / 3600.0,
+        )
+    }
+}
+
+/// Runs all seeds of a range, so many at a time; with `until_found`, up to the first that fails. Tells of each that fails, of
+/// all together now and then, and at the end.
 ///
 /// Errors: as [`one`].
-pub fn all(seeds: std::ops::Range<u64>, jobs: usize, seconds: u64, until_found: bool) -> Result<Vec<Line>> {
+pub fn all(seeds: Range<u64>, jobs: usize, seconds: u64, until_found: bool) -> Result<Sum> {
     let next = AtomicU64::new(seeds.start);
-    let lines = Mutex::new(Ok(Vec::new()));
+    let sum = Mutex::new(Ok(Sum::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
@@ -87,50 +150,34 @@ pub fn all(seeds: std::ops::Range<u64>, jobs: usize, seconds: u64, until_found: 
                         return;
                     }
                     let line = one(seed, seconds, &BTreeSet::new());
-                    if let Ok(line) = &line
-                        && let Some(first) = line.violations.first()
-                    {
-                        println!("seed {seed} FAILED: {first}");
-                        if until_found {
-                            next.store(seeds.end, Ordering::Relaxed);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *sum, line) {
+                        (Ok(sum), Ok(line)) => {
+                            if let Some(first) = line.violations.first() {
+                                println!("seed {seed} FAILED: {first}");
+                                if until_found {
+                                    next.store(seeds.end, Ordering::Relaxed);
+                                }
+                            }
+                            sum.add(line);
+                            if sum.seeds.is_multiple_of(TELL_EVERY) {
+                                println!("so far {sum}");
+                            }
                         }
-                    }
-                    let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    match (&mut *lines, line) {
-                        (Ok(lines), Ok(line)) => lines.push(line),
-                        (Ok(_), Err(error)) => *lines = Err(error),
+                        (Ok(_), Err(error)) => *sum = Err(error),
                         (Err(_), _) => return,
                     }
                 }
             });
         }
     });
-    let lines: Vec<Line> = lines
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)?;
-    let sum = |of: fn(&Line) -> f64| lines.iter().map(of).sum::<f64>();
-    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
-    for line in &lines {
-        for (kind, count) in &line.faults {
-            *faults.entry(kind).or_default() += count;
-        }
-    }
-    let failed: Vec<Line> = lines
-        .iter()
-        .filter(|line| !line.violations.is_empty())
-        .cloned()
-        .collect();
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     println!(
-        "{} seeds, {} failed; {:.0} operations ({:.0} ok), {:.2} h simulated, {:.2} CPU s per seed",
-        lines.len(),
-        failed.len(),
-        sum(|line| line.operations as f64),
-        sum(|line| line.ok as f64),
-        sum(|line| line.simulated) / 3600.0,
-        cpu_seconds()? / lines.len().max(1) as f64,
+        "{sum}, {:.2} CPU s per seed",
+        cpu_seconds()? / sum.seeds.max(1) as f64
     );
-    println!("faults: {faults:?}");
-    Ok(failed)
+    println!("faults: {:?}", sum.faults);
+    Ok(sum)
 }
 
 /// CPU time of all processes that were started here and have ended.

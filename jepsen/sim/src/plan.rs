@@ -28,6 +28,18 @@ pub enum Target {
     Member(usize),
 }
 
+/// An operation of a disk at which its power goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    /// One of a kind, after so many others of it.
+    Operation(FailKind, u64),
+    /// One on a file or directory with this in its path, after so many others.
+    Path(&'static str, u64),
+}
+
+/// Parts of the data directory, also those that are rarely touched.
+const PARTS: [&str; 5] = ["/IDENTITY", "/CURRENT", "/store-", "/values", "/log/"];
+
 /// A call of an operator.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
@@ -51,14 +63,12 @@ pub enum Fault {
         /// When again.
         down: Duration,
     },
-    /// Power goes after so many further operations of the disk, in whatever is being done then.
+    /// Power goes at an operation of the disk to come, in whatever is being done then.
     DieAt {
         /// Who.
         target: Target,
-        /// Operations of which kind.
-        kind: FailKind,
-        /// How many of them still succeed.
-        operations: u64,
+        /// At which.
+        moment: Moment,
         /// When again.
         down: Duration,
     },
@@ -173,13 +183,15 @@ pub fn draw(seed: u64, members: usize, time: Duration) -> Vec<Planned> {
     plan
 }
 
-/// A moment at which a disk loses power: any, or one at which names change or something becomes durable.
-pub fn moment(rng: &mut StdRng) -> (FailKind, u64) {
-    match rng.random_range(0..4) {
-        0 => (FailKind::Name, rng.random_range(0..8)),
-        1 => (FailKind::SyncDir, rng.random_range(0..8)),
-        2 => (FailKind::Sync, rng.random_range(0..30)),
-        _ => (FailKind::Any, rng.random_range(0..200)),
+/// A moment at which a disk loses power: any, or one at which names change, something becomes durable, or a certain part
+/// of the data directory is touched.
+pub fn moment(rng: &mut StdRng) -> Moment {
+    match rng.random_range(0..5) {
+        0 => Moment::Operation(FailKind::Name, rng.random_range(0..8)),
+        1 => Moment::Operation(FailKind::SyncDir, rng.random_range(0..8)),
+        2 => Moment::Operation(FailKind::Sync, rng.random_range(0..30)),
+        3 => Moment::Operation(FailKind::Any, rng.random_range(0..200)),
+        _ => Moment::Path(PARTS.choose(rng).expect("there are some"), rng.random_range(0..6)),
     }
 }
 
@@ -219,8 +231,7 @@ fn aftershock(rng: &mut StdRng, members: usize, at: Duration, plan: &mut Vec<Pla
         at: election,
         fault: Fault::DieAt {
             target,
-            kind: FailKind::Any,
-            operations: rng.random_range(0..16),
+            moment: Moment::Operation(FailKind::Any, rng.random_range(0..16)),
             down,
         },
     });
@@ -266,11 +277,10 @@ fn fault(rng: &mut StdRng, members: usize) -> Fault {
             Fault::Die { target, death, down }
         }
         18..30 => {
-            let (kind, operations) = moment(rng);
+            let moment = moment(rng);
             Fault::DieAt {
                 target,
-                kind,
-                operations,
+                moment,
                 down: millis(rng, 50..3_000),
             }
         }

@@ -93,7 +93,7 @@ pub fn run(settings: &Settings) -> Ran {
         seed: rng.random(),
         members: names.clone(),
         workloads: workloads(rng.random_ratio(1, LONG_ONE_IN)),
-        clients: 10,
+        clients: 12,
         rate: 150,
         recorder: recorder.clone(),
         signals: signals.clone(),

@@ -177,6 +177,16 @@ impl SimulatedThreads for Threads {
         if std::thread::panicking() {
             return;
         }
+        // A thread does not always run as soon as it could.
+        let is_late = self.shared().rng.random_ratio(1, 2);
+        let late = is_late.then(|| self.delay());
+        let until = async move {
+            until.await;
+            if let Some(late) = late {
+                sleep(late).await;
+            }
+        }
+        .boxed();
         TURN.with_borrow(|turn| {
             let (_, said) = turn.as_ref().expect("only work that was started waits");
             drop(said.send(Said::WaitsFor(until)));

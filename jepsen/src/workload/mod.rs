@@ -87,9 +87,11 @@ pub fn named(names: &str) -> Result<Vec<Arc<dyn Workload>>, String> {
     Ok(chosen)
 }
 
-/// Which workload each of `clients` clients gets: by their shares, and every workload at least one.
+/// Which workload each of `clients` clients gets: every workload one, then every one a second, its rival, and the rest
+/// by their shares.
 pub fn assign(workloads: &[Arc<dyn Workload>], clients: usize) -> Vec<usize> {
-    let mut assigned: Vec<usize> = (0..workloads.len()).collect();
+    let twice = (0..workloads.len()).chain(0..workloads.len());
+    let mut assigned: Vec<usize> = twice.take(clients.max(workloads.len())).collect();
     let deck: Vec<usize> = workloads
         .iter()
         .enumerate()
@@ -132,6 +134,9 @@ mod tests {
             assert!(got >= workload.share(), "{}: {got}", workload.name());
         }
         assert_eq!(assign(&workloads, 1).len(), workloads.len());
+        // Nobody works alone where there are enough: what is wrong shows between two.
+        let few = assign(&workloads, 2 * workloads.len());
+        assert!((0..workloads.len()).all(|position| few.iter().filter(|at| **at == position).count() == 2));
     }
 
     #[test]

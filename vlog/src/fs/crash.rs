@@ -59,6 +59,7 @@ impl CrashFs {
     pub fn fail(&self, kind: FailKind, skip: u64, with: FailWith) {
         self.disk().plan = Some(Plan {
             kind,
+            part: "",
             left: skip,
             with,
             for_good: false,
@@ -72,8 +73,19 @@ impl CrashFs {
 
     /// Lets `skip` operations of `kind` succeed; the next one, and from then on all others, fail.
     pub fn halt_at(&self, kind: FailKind, skip: u64) {
+        self.halt(kind, "", skip);
+    }
+
+    /// Lets `skip` files whose path has `part` in it be created, renamed, removed or opened; the next such operation, and from
+    /// then on all others, fail.
+    pub fn halt_at_path(&self, part: &'static str, skip: u64) {
+        self.halt(FailKind::Any, part, skip);
+    }
+
+    fn halt(&self, kind: FailKind, part: &'static str, skip: u64) {
         self.disk().plan = Some(Plan {
             kind,
+            part,
             left: skip,
             with: FailWith::Eio,
             for_good: true,
@@ -205,7 +217,7 @@ impl CrashFs {
 impl Fs for CrashFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk();
-        disk.operation(FailKind::Create)?;
+        disk.operation_on(FailKind::Create, path)?;
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -225,7 +237,7 @@ impl Fs for CrashFs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.disk().operation(FailKind::Read)?;
+        self.disk().operation_on(FailKind::Read, path)?;
         self.open_inode(path)
     }
 
@@ -269,7 +281,7 @@ impl Fs for CrashFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.operation(FailKind::Name)?;
+        disk.operation_on(FailKind::Name, to)?;
         if disk.dirs.contains(from) {
             return disk.rename_dir(from, to);
         }
@@ -284,7 +296,7 @@ impl Fs for CrashFs {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.operation(FailKind::Name)?;
+        disk.operation_on(FailKind::Name, path)?;
         disk.inode(path)?;
         disk.change(NameChange {
             path: path.to_path_buf(),
@@ -296,7 +308,7 @@ impl Fs for CrashFs {
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.operation(FailKind::Name)?;
+        disk.operation_on(FailKind::Name, dir)?;
         if !disk.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -319,7 +331,7 @@ impl Fs for CrashFs {
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.operation(FailKind::Name)?;
+        disk.operation_on(FailKind::Name, dir)?;
         disk.dirs.extend(dir.ancestors().map(Path::to_path_buf));
         Ok(())
     }

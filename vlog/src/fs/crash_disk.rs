@@ -52,6 +52,8 @@ impl FailWith {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) kind: FailKind,
+    /// Only operations that name a path with this part in it match; empty: all.
+    pub(super) part: &'static str,
     /// Matching operations that still succeed.
     pub(super) left: u64,
     pub(super) with: FailWith,
@@ -62,7 +64,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Whether every operation fails by now.
     pub(super) fn is_halt(&self) -> bool {
-        self.for_good && self.left == 0 && self.kind == FailKind::Any
+        self.for_good && self.left == 0 && self.kind == FailKind::Any && self.part.is_empty()
     }
 }
 
@@ -122,8 +124,13 @@ pub(super) struct Inode {
 }
 
 impl Disk {
-    /// Counts an operation and fails it if it is the chosen one.
+    /// Counts an operation that names no path, and fails it if it is the chosen one.
     pub(super) fn operation(&mut self, kind: FailKind) -> io::Result<()> {
+        self.operation_on(kind, Path::new(""))
+    }
+
+    /// Counts an operation on `path`, and fails it if it is the chosen one.
+    pub(super) fn operation_on(&mut self, kind: FailKind, path: &Path) -> io::Result<()> {
         if self.is_observed {
             return Ok(());
         }
@@ -132,13 +139,16 @@ impl Disk {
         if plan.kind != FailKind::Any && plan.kind != kind {
             return Ok(());
         }
+        if !plan.part.is_empty() && !path.to_string_lossy().contains(plan.part) {
+            return Ok(());
+        }
         if plan.left > 0 {
             plan.left -= 1;
             return Ok(());
         }
         let with = plan.with;
         if plan.for_good {
-            plan.kind = FailKind::Any;
+            (plan.kind, plan.part) = (FailKind::Any, "");
         } else {
             self.plan = None;
         }

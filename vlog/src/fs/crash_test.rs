@@ -153,3 +153,18 @@ fn power_goes_at_the_nth_operation_of_a_kind() {
     assert!(fs.is_halted() && fs.open(path).is_err());
     assert!(!fs.disarm(), "it had happened");
 }
+
+#[test]
+fn power_goes_at_the_nth_operation_on_a_path() {
+    let (fs, file, path) = with_file(b"abc");
+    let (other, current) = (Path::new("/d/other"), Path::new("/d/CURRENT"));
+    fs.halt_at_path("CURRENT", 1);
+    file.sync_data().unwrap();
+    fs.rename(path, other).unwrap();
+    fs.rename(other, current).unwrap();
+    file.write_all_at(b"d", 3).unwrap();
+    assert!(!fs.is_halted());
+    assert!(fs.remove(current).is_err());
+    assert!(fs.is_halted() && file.sync_data().is_err());
+    assert!(fs.fork().get(current).is_some(), "it was not removed");
+}
