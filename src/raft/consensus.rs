@@ -9,7 +9,8 @@ use nezha_vlog::{Draft, Writer};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
-use openraft::{ChangeMembers, ServerState};
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use tokio::sync::{oneshot, watch};
 
 use super::errors::{AdminError, ReadError, StartError, WriteError, admin_error, leader_of};
@@ -82,6 +83,18 @@ pub struct Metrics {
     pub members: Vec<MemberInfo>,
     /// Why Raft stopped, if it did.
     pub stopped: Option<String>,
+}
+
+/// Tells when metrics change.
+pub struct Changes(WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>);
+
+impl Changes {
+    /// Waits for a change since the last that was told; the first call may tell of an older one. Errors: Raft stopped.
+    pub async fn next(&mut self) -> Result<(), AdminError> {
+        self.0.changed().await.map_err(|e| AdminError::Unknown {
+            reason: e.to_string(),
+        })
+    }
 }
 
 /// How far a log may be purged.
@@ -230,7 +243,10 @@ impl Consensus {
 
     /// Where Raft stands now.
     pub fn metrics(&self) -> Metrics {
-        let m = self.raft.metrics().borrow_watched().clone();
+        self.told(self.raft.metrics().borrow_watched().clone())
+    }
+
+    fn told(&self, m: RaftMetrics<TypeConfig>) -> Metrics {
         let membership = m.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let matched = |id: NodeId| {
@@ -264,15 +280,22 @@ impl Consensus {
         }
     }
 
-    /// Waits for the next change of [`Consensus::metrics`]. Errors: Raft stopped.
-    pub async fn changed(&self) -> Result<(), AdminError> {
-        self.raft
-            .metrics()
-            .changed()
-            .await
-            .map_err(|e| AdminError::Unknown {
-                reason: e.to_string(),
-            })
+    /// Follows [`Consensus::metrics`] from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.raft.metrics())
+    }
+
+    /// Waits until the last change of members that is in this member's log is committed: before that it may yet be undone.
+    /// Errors: Raft stopped.
+    pub async fn settled_members(&self) -> Result<Vec<MemberInfo>, AdminError> {
+        let mut changes = self.changes();
+        loop {
+            let now = changes.0.borrow_watched().clone();
+            if *now.membership_config.log_id() <= now.local_committed {
+                return Ok(self.told(now).members);
+            }
+            changes.next().await?;
+        }
     }
 
     /// Adds a learner; it begins to catch up at once.

@@ -175,20 +175,24 @@ impl Cluster {
         }
     }
 
-    fn members(&self, metrics: &Metrics) -> Vec<Member> {
-        let leader = metrics.leader.as_ref().map(|(id, _)| *id);
-        metrics
-            .members
-            .iter()
-            .map(|member| wire(member, leader))
-            .collect()
+    /// The members as the whole cluster has agreed, at or after the call: what this node alone believes may be old, or yet
+    /// be undone, and nobody is to be told for certain that somebody is a member, or is none, by that.
+    async fn agreed_members(&self, call: &Call) -> Result<Vec<MemberInfo>, Status> {
+        self.context.read_point(false, call.deadline).await?;
+        let settled = self.context.consensus.settled_members();
+        match tokio::time::timeout_at(call.deadline, settled).await {
+            Ok(members) => members.map_err(|error| self.failed("members", error)),
+            Err(_) => Err(errors::timed_out(
+                &self.context.name,
+                "the last change of members to be committed",
+            )),
+        }
     }
 
-    fn local_list(&self) -> Response<MemberListResponse> {
-        let members = self.members(&self.context.consensus.metrics());
+    fn list(&self, members: &[MemberInfo], leader: Option<NodeId>) -> Response<MemberListResponse> {
         Response::new(MemberListResponse {
             header: self.header(),
-            members,
+            members: members.iter().map(|member| wire(member, leader)).collect(),
         })
     }
 }
@@ -201,14 +205,15 @@ impl ClusterService for Cluster {
     ) -> Result<Response<MemberListResponse>, Status> {
         let (call, message) = self.admit(request)?;
         if message.local {
-            return Ok(self.local_list());
+            let Metrics { members, leader, .. } = self.context.consensus.metrics();
+            return Ok(self.list(&members, leader.map(|(id, _)| id)));
         }
         let send = async |mut leader: Leader, request| leader.member_list(request).await;
         if let Some(answer) = self.by_leader(&call, Effect::Read, &message, send).await? {
             return Ok(answer);
         }
-        self.context.read_point(false, call.deadline).await?;
-        Ok(self.local_list())
+        let members = self.agreed_members(&call).await?;
+        Ok(self.list(&members, Some(self.context.node_id)))
     }
 
     async fn member_add(
@@ -227,10 +232,9 @@ impl ClusterService for Cluster {
             ));
         };
         // The id must be above all that were ever used: the barrier makes sure that this node has applied them all.
-        self.context.read_point(false, call.deadline).await?;
-        let metrics = self.context.consensus.metrics();
-        check_new(&metrics.members, &message)?;
-        let highest = metrics.members.iter().map(|m| m.id).max().unwrap_or(0);
+        let members = self.agreed_members(&call).await?;
+        check_new(&members, &message)?;
+        let highest = members.iter().map(|m| m.id).max().unwrap_or(0);
         let id = self.context.store.index().state().max_node_id.max(highest) + 1;
         let node = Node {
             name: message.name,
@@ -267,10 +271,9 @@ impl ClusterService for Cluster {
         if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
             return Ok(answer);
         }
-        let metrics = self.context.consensus.metrics();
-        let member = find(&metrics.members, message.id, &message.name)?;
-        // Even if it counts as a voter here already: that may be a change which is not committed and may yet be undone.
-        // Promoting a voter changes nothing, but it succeeds only once the membership is committed.
+        let members = self.agreed_members(&call).await?;
+        let member = find(&members, message.id, &message.name)?;
+        // Even if it is a voter already: promoting one changes nothing.
         let id = member.id;
         self.change(&call, &member.node.name, move |consensus| async move {
             consensus.promote(id).await
@@ -291,9 +294,9 @@ impl ClusterService for Cluster {
         if let Some(answer) = self.by_leader(&call, Effect::Write, &message, send).await? {
             return Ok(answer);
         }
-        let metrics = self.context.consensus.metrics();
-        let member = find(&metrics.members, message.id, &message.name)?;
-        check_remove(&metrics.members, member)?;
+        let members = self.agreed_members(&call).await?;
+        let member = find(&members, message.id, &message.name)?;
+        check_remove(&members, member)?;
         let id = member.id;
         self.change(&call, &member.node.name, move |consensus| async move {
             consensus.remove(id).await

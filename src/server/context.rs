@@ -223,6 +223,7 @@ impl Context {
 
     /// Follows Raft: who leads, and whether it still runs. Returns why Raft stopped.
     pub async fn follow_raft(&self) -> String {
+        let mut changes = self.consensus.changes();
         loop {
             let metrics = self.consensus.metrics();
             let outlook = Outlook::from(&metrics);
@@ -238,7 +239,7 @@ impl Context {
             }
             tokio::time::sleep(OUTLOOK_INTERVAL).await;
             // What ends this wait is looked at above.
-            drop(tokio::time::timeout(OUTLOOK_INTERVAL_MAX, self.consensus.changed()).await);
+            drop(tokio::time::timeout(OUTLOOK_INTERVAL_MAX, changes.next()).await);
         }
     }
 

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use nezha_api::errors::{ApiError, Reason};
 use nezha_api::v1::{Member, Role};
+use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, SERVING_PATIENCE, STEADY_CAMPAIGN};
 use crate::harness::ledger::Ledger;
@@ -226,5 +228,51 @@ fn a_wiped_directory_is_refused_under_its_old_name() {
         promote(&cluster, leader, &name).await;
         write(&cluster, &ledger, 2, 300).await;
         assert_holds_on_every_node(&cluster, &ledger).await;
+    });
+}
+
+#[test]
+fn a_change_that_may_yet_be_undone_is_told_to_nobody() {
+    let mut cluster = Cluster::serving_steadily(3);
+    block_on(async {
+        let leader = cluster.leader().await;
+        // A learner, which leaves in one step.
+        let at = cluster.describe_joiner();
+        let (name, peer, client) = {
+            let node = &cluster.nodes[at];
+            (node.name.clone(), node.peer.clone(), node.client.clone())
+        };
+        let conn = cluster.nodes[leader].conn();
+        conn.add_member(&name, &peer, &client).await.unwrap();
+        let others: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
+        for other in &others {
+            cluster.nodes[*other].process().signal(Signal::STOP);
+        }
+        // While the leader still believes that it leads, it takes the change into its log.
+        let conn = cluster.nodes[leader].conn().patience(Duration::from_secs(2));
+        let answers = tokio::join!(conn.remove_member(&name), async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            (conn.remove_member(&name).await, conn.members().await)
+        });
+        let (first, (second, list)) = answers;
+        for status in [first.map(|_| ()), second.map(|_| ()), list.map(|_| ())] {
+            let status = status.unwrap_err();
+            let error = ApiError::from_status(&status);
+            assert_ne!(error.reason, Some(Reason::UnknownMember), "{status}");
+        }
+        for other in &others {
+            cluster.nodes[*other].process().signal(Signal::CONT);
+        }
+        // Whatever became of the first call, the member can be removed, and then it is unknown for certain.
+        let conn = cluster.nodes[leader].conn();
+        eventually("that the member is gone", SERVING_PATIENCE, || async {
+            match conn.remove_member(&name).await {
+                Ok(answer) => Err(format!("{answer:?}")),
+                Err(status) if ApiError::from_status(&status).reason == Some(Reason::UnknownMember) => Ok(()),
+                Err(status) => Err(status.to_string()),
+            }
+        })
+        .await;
+        assert_eq!(members(&cluster, leader).await.len(), 3);
     });
 }
