@@ -13,6 +13,7 @@ mod errors;
 mod log_reader;
 mod log_store;
 mod log_writer;
+mod metrics;
 mod network;
 mod peer_identity;
 mod peer_service;
@@ -31,9 +32,10 @@ mod purge_test;
 #[cfg(test)]
 mod raft_test;
 
-pub use consensus::{Consensus, MemberInfo, Metrics, Purgeable, Written};
+pub use consensus::{Consensus, Purgeable, Written};
 pub use errors::{AdminError, ReadError, StartError, WriteError};
 pub use log_writer::{EXIT_LOG_FAILED, GroupTimes};
+pub use metrics::{MemberInfo, Metrics};
 pub use openraft::ServerState;
 pub use peer_identity::{EXIT_REFUSED, PeerIdentity};
 pub use peer_service::PeerServer;
