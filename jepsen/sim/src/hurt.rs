@@ -38,6 +38,13 @@ impl Runner<'_> {
         }
     }
 
+    /// Has a link, in both directions, lose so many of a thousand messages.
+    pub(crate) fn lose(&mut self, link: (usize, usize), per_mille: u32) {
+        let (from, to) = (self.hosts[link.0].name.as_str(), self.hosts[link.1].name.as_str());
+        self.sim
+            .set_link_fail_rate(from, to, f64::from(per_mille) / 1_000.0);
+    }
+
     pub(crate) fn resolve(&self, target: Target) -> usize {
         match target {
             Target::Member(position) => position,
@@ -113,6 +120,17 @@ impl Runner<'_> {
                     let more = Duration::from_millis(self.rng.random_range(0..1_000));
                     self.after(*time + more, Later::Unclog(*link));
                 }
+            }
+            Fault::Loss {
+                links,
+                per_mille,
+                time,
+            } => {
+                self.note("Loss");
+                for link in links {
+                    self.lose(*link, *per_mille);
+                }
+                self.after(*time, Later::Unlose(links.clone()));
             }
             Fault::DiskError { target, kind, skip } => {
                 let position = self.resolve(*target);

@@ -98,6 +98,15 @@ pub enum Fault {
         /// For how long, at least.
         time: Duration,
     },
+    /// Some links lose a message now and then, with all that are on their way.
+    Loss {
+        /// Which links.
+        links: Vec<(usize, usize)>,
+        /// Of a thousand messages.
+        per_mille: u32,
+        /// For how long.
+        time: Duration,
+    },
     /// One operation of the disk fails.
     DiskError {
         /// Who.
@@ -262,6 +271,17 @@ fn millis(rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.random_range(range))
 }
 
+/// Some of the links between members, in any order.
+fn links(rng: &mut StdRng, members: usize) -> Vec<(usize, usize)> {
+    let pairs: Vec<(usize, usize)> = (0..members)
+        .flat_map(|from| (0..from).map(move |to| (from, to)))
+        .collect();
+    let count = rng.random_range(1..=pairs.len());
+    let mut links: Vec<(usize, usize)> = pairs.sample(rng, count).copied().collect();
+    links.shuffle(rng);
+    links
+}
+
 fn fault(rng: &mut StdRng, members: usize) -> Fault {
     let target = match rng.random_ratio(2, 5) {
         true => Target::Leader,
@@ -298,19 +318,16 @@ fn fault(rng: &mut StdRng, members: usize) -> Fault {
                 time: millis(rng, 200..5_000),
             }
         }
-        52..58 => {
-            let pairs: Vec<(usize, usize)> = (0..members)
-                .flat_map(|from| (0..from).map(move |to| (from, to)))
-                .collect();
-            let count = rng.random_range(1..=pairs.len());
-            let mut links: Vec<(usize, usize)> = pairs.sample(rng, count).copied().collect();
-            links.shuffle(rng);
-            Fault::Clog {
-                links,
-                time: millis(rng, 100..2_500),
-            }
-        }
-        58..64 => Fault::DiskError {
+        52..57 => Fault::Clog {
+            links: links(rng, members),
+            time: millis(rng, 100..2_500),
+        },
+        57..60 => Fault::Loss {
+            links: links(rng, members),
+            per_mille: rng.random_range(1..=30),
+            time: millis(rng, 200..4_000),
+        },
+        60..64 => Fault::DiskError {
             target,
             kind: *[FailKind::Read, FailKind::Write, FailKind::Sync, FailKind::Any]
                 .choose(rng)

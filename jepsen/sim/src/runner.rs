@@ -21,6 +21,10 @@ const LOOK_STEPS: u64 = 10;
 /// A process that has ended by itself is started again so much later.
 const RESTART_MILLIS: std::ops::Range<u64> = 100..2_000;
 
+/// One start in so many loses power again after a few operations of its disk.
+const AGAIN_ONE_IN: u32 = 6;
+const AGAIN_OPERATIONS: std::ops::Range<u64> = 0..80;
+
 /// What panicked, in any thread.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -45,6 +49,7 @@ pub(crate) enum Later {
     Start(usize),
     Uncut(Vec<(usize, usize)>),
     Unclog((usize, usize)),
+    Unlose(Vec<(usize, usize)>),
     Unfill(usize),
     Unstall(usize),
     Retire(usize),
@@ -214,6 +219,13 @@ impl<'a> Runner<'a> {
         self.excused[position] = self.hosts[position].disk().space_is_limited();
         let name = self.hosts[position].name.clone();
         self.say(format!("{name} starts"));
+        if !self.is_healed && self.rng.random_ratio(1, AGAIN_ONE_IN) {
+            // Also in the midst of what it does about the last time.
+            let skip = self.rng.random_range(AGAIN_OPERATIONS);
+            self.note("PowerCutAgain");
+            self.excused[position] = true;
+            self.hosts[position].disk().halt_after(skip);
+        }
         self.sim.bounce(name.as_str());
     }
 
@@ -234,6 +246,14 @@ impl<'a> Runner<'a> {
                 Self::count(&mut self.clogs, link, false);
                 self.set_link(link);
                 self.set_link((link.1, link.0));
+            }
+            Later::Unlose(links) => {
+                for link in links {
+                    self.lose(link, 0);
+                    // One that was just lost is repaired with the next message only.
+                    self.set_link(link);
+                    self.set_link((link.1, link.0));
+                }
             }
             Later::Unfill(position) => self.hosts[position].disk().set_capacity(None),
             Later::Unstall(position) => self.hosts[position].stall(false),
