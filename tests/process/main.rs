@@ -19,6 +19,7 @@ mod damaged_replica;
 mod flush_order;
 mod gc;
 mod gc_raft;
+mod idle;
 mod kills;
 mod large_values;
 mod local;
