@@ -37,8 +37,9 @@ pub enum Moment {
     Path(&'static str, u64),
 }
 
-/// Parts of the data directory, also those that are rarely touched.
+/// Parts of the data directory; the first are rarely touched.
 const PARTS: [&str; 5] = ["/IDENTITY", "/CURRENT", "/store-", "/values", "/log/"];
+const RARE_PARTS: usize = 2;
 
 /// A call of an operator.
 #[derive(Clone, Copy, Debug)]
@@ -202,6 +203,12 @@ pub fn moment(rng: &mut StdRng) -> Moment {
         3 => Moment::Operation(FailKind::Any, rng.random_range(0..200)),
         _ => Moment::Path(PARTS.choose(rng).expect("there are some"), rng.random_range(0..6)),
     }
+}
+
+/// A moment that a life may never reach: something that is rarely touched is touched.
+pub fn rare_moment(rng: &mut StdRng) -> Moment {
+    let part = PARTS[rng.random_range(0..RARE_PARTS)];
+    Moment::Path(part, rng.random_range(0..6))
 }
 
 fn hits_leader(fault: &Fault) -> bool {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nezha_jepsen::workload::Recorder;
+use nezha_vlog::fs::FailKind;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use turmoil::Sim;
 use crate::host::{Death, Ended, Host, Origin, Running};
 use crate::invariants::{Invariants, Subject};
 use crate::operator::Desk;
-use crate::plan::Planned;
+use crate::plan::{self, Moment, Planned};
 use crate::run::{Ran, Settings};
 
 /// Steps between two looks at the invariants.
@@ -219,14 +220,24 @@ impl<'a> Runner<'a> {
         self.excused[position] = self.hosts[position].disk().space_is_limited();
         let name = self.hosts[position].name.clone();
         self.say(format!("{name} starts"));
-        if !self.is_healed && self.rng.random_ratio(1, AGAIN_ONE_IN) {
-            // Also in the midst of what it does about the last time.
-            let skip = self.rng.random_range(AGAIN_OPERATIONS);
-            self.note("PowerCutAgain");
-            self.excused[position] = true;
-            self.hosts[position].disk().halt_after(skip);
+        if !self.is_healed {
+            self.trap(position);
         }
         self.sim.bounce(name.as_str());
+    }
+
+    /// Some lives end in the midst of what they do about the end of the last one, others when they touch what is rarely
+    /// touched; most of these never do.
+    fn trap(&mut self, position: usize) {
+        let moment = match self.rng.random_range(0..AGAIN_ONE_IN) {
+            0 => {
+                self.note("PowerCutAgain");
+                Moment::Operation(FailKind::Any, self.rng.random_range(AGAIN_OPERATIONS))
+            }
+            1 | 2 => plan::rare_moment(&mut self.rng),
+            _ => return,
+        };
+        self.hosts[position].halt_at(moment);
     }
 
     pub(crate) fn after(&mut self, time: Duration, what: Later) {
