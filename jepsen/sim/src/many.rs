@@ -161,7 +161,7 @@ pub fn all(seeds: Range<u64>, jobs: usize, seconds: u64, until_found: bool) -> R
                             }
                             sum.add(line);
                             if sum.seeds.is_multiple_of(TELL_EVERY) {
-                                println!("so far {sum}");
+                                println!("so far {sum}; faults: {:?}", sum.faults);
                             }
                         }
                         (Ok(_), Err(error)) => *sum = Err(error),
