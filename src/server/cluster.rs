@@ -181,7 +181,7 @@ impl Cluster {
         self.context.read_point(false, call.deadline).await?;
         let settled = self.context.consensus.settled_members();
         match tokio::time::timeout_at(call.deadline, settled).await {
-            Ok(members) => members.map_err(|error| self.failed("members", error)),
+            Ok(members) => members.map_err(|_| errors::stopping(&self.context.name)),
             Err(_) => Err(errors::timed_out(
                 &self.context.name,
                 "the last change of members to be committed",

@@ -22,7 +22,7 @@ const LOOK_STEPS: u64 = 10;
 /// A process that has ended by itself is started again so much later.
 const RESTART_MILLIS: std::ops::Range<u64> = 100..2_000;
 
-/// One start in so many loses power again after a few operations of its disk.
+/// One start in so many loses power again after a few operations of its disk; two more wait for something rare.
 const AGAIN_ONE_IN: u32 = 6;
 const AGAIN_OPERATIONS: std::ops::Range<u64> = 0..80;
 

@@ -181,8 +181,8 @@ fn faster(mut schedule: Schedule) -> Schedule {
 #[test]
 fn everything_is_taken_back() {
     let kinds: Vec<Kind> = Kind::all().collect();
-    let simulated = Duration::from_secs(60);
-    let mut faults = 0;
+    // Long enough for a busy machine, which comes late to faults that begin by the clock.
+    let simulated = Duration::from_secs(120);
     for _ in 0..4 {
         let seed: u64 = rand::random_range(0..1 << 32);
         let (mut nemesis, recorder, said) = executor(Fake::of(3));
@@ -219,12 +219,14 @@ fn everything_is_taken_back() {
             "seed {seed}: the panic is told\n{said}"
         );
         let history = recorder.history();
-        faults += history.faults.len();
+        assert!(
+            history.faults.len() > 2,
+            "seed {seed}: {} faults",
+            history.faults.len()
+        );
         let open = history.faults.iter().find(|fault| fault.ended.is_none());
         assert_eq!(open, None, "seed {seed}: each fault has an end\n{said}");
     }
-    // Of one run it can be few: they begin by the clock, and a busy machine comes late.
-    assert!(faults > 4, "{faults} faults in all");
 }
 
 #[test]
