@@ -70,7 +70,6 @@ impl Runner<'_> {
                 let position = self.resolve(*target);
                 if self.alive[position] {
                     self.note("PowerCutAtOperation");
-                    self.excused[position] = true;
                     self.hosts[position].halt_at(*moment);
                 }
             }
@@ -228,7 +227,6 @@ impl Runner<'_> {
             if !self.is_healed && self.rng.random_ratio(1, 2) {
                 let position = self.hosts.len() - 1;
                 let moment = plan::moment(&mut self.rng);
-                self.excused[position] = true;
                 self.hosts[position].halt_at(moment);
             }
         }
