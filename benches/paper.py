@@ -40,7 +40,7 @@ MODES = {
         "memory_systems": "nezha,original:paper,original:tuned,dwisckey:tuned",
         "time_systems": "nezha,original:tuned",
         "sizes": "64,256,1KiB,4KiB,16KiB,64KiB,256KiB",
-        "volume": "384MiB",
+        "volume": "256MiB",
         "keys_min": 500,
         "keys_max": 1_600_000,
         "minutes": 180,
