@@ -38,6 +38,8 @@ use crate::values::Values;
 /// Windows of streams and connections in both directions: never what is waited for.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Largest HTTP/2 frame in both directions: the largest that the product takes.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Beyond the largest value.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// Streams that one connection may have open: one for each client.
@@ -98,7 +100,8 @@ async fn probe(args: &EchoArgs) -> anyhow::Result<EchoReport> {
     for _ in 0..connections {
         let endpoint = Endpoint::from_shared(format!("http://{}", server.addr))?
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX);
         let channel = endpoint
             .connect()
             .await
@@ -280,6 +283,7 @@ async fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .add_service(echo)
         .serve_with_incoming(incoming);
     tokio::select! {

@@ -21,6 +21,10 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Receive window of one connection, in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// Largest HTTP/2 frame that is taken, in bytes. Each frame costs both sides something; with HTTP/2's default, 16 KiB, a
+/// value of 64 KiB comes in five.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+
 /// How long an endpoint that failed is tried last; doubles with each failure in a row.
 const PENALTY_BASE: Duration = Duration::from_secs(1);
 
@@ -81,6 +85,7 @@ impl Endpoint {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
             .tcp_nodelay(true);
         Ok(Endpoint {
             address: plain.to_owned(),

@@ -67,7 +67,8 @@ pub(crate) fn connector(endpoint: &str) -> anyhow::Result<Endpoint> {
     Ok(endpoint
         .connect_timeout(std::time::Duration::from_secs(2))
         .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20))
+        .initial_connection_window_size(16 << 20)
+        .max_frame_size(256 << 10))
 }
 
 /// One client of this store.
