@@ -75,6 +75,17 @@ def proc_value(pid, name, field):
     return None
 
 
+def cpu_seconds(pid):
+    """User and system time of a process so far."""
+    # The name, second in the line, may have spaces and brackets in it.
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# Nodes that together take no more than this share of a core, over so many seconds, are at rest.
+QUIET_SHARE, QUIET_SECONDS = 0.1, 0.5
+
+
 class Bench:
     """The load generator: `kvctl bench` or what the user gave."""
 
@@ -183,6 +194,27 @@ class Cluster:
     def stored(self):
         """Bytes that each node's directory takes up."""
         return [tree_bytes(self.data_dir(node)) for node in range(NODES)]
+
+    def cpu_seconds(self):
+        """CPU that the nodes have taken so far."""
+        self.check_running()
+        return sum(cpu_seconds(pid) for pid in self.pids())
+
+    def rest(self, least, most=60):
+        """Waits until the nodes do nothing of importance: at least, and at most, so many seconds. Returns how many.
+
+        A store that flushes and compacts behind its answers would otherwise do so within the next phase.
+        """
+        began = time.monotonic()
+        time.sleep(least)
+        before = self.cpu_seconds()
+        while time.monotonic() - began < most:
+            time.sleep(QUIET_SECONDS)
+            now = self.cpu_seconds()
+            if now - before <= QUIET_SHARE * QUIET_SECONDS:
+                break
+            before = now
+        return round(time.monotonic() - began, 1)
 
     def collect(self):
         """Has every node collect its garbage and sort its values, and waits; nothing where the store has no such order."""

@@ -23,7 +23,7 @@ from collection import Watch
 from common import parse_size, size_name
 from figures import Figures
 from memory_limit import MemoryLimit
-from suite import OVER_TIME, PHASES, RAW, Results, scan_clients_of, whole_seconds
+from suite import OVER_TIME, PHASES, RAW, Results, load_clients_of, scan_clients_of, whole_seconds
 
 # A phase that writes a fixed number of keys may take so long, in seconds.
 LOAD_LIMIT = 600
@@ -42,7 +42,9 @@ MODES = {
         "sizes": "64,256,1KiB,4KiB,16KiB,64KiB,256KiB",
         "volume": "256MiB",
         "keys_min": 500,
-        "keys_max": 1_600_000,
+        "keys_max": 500_000,
+        "memtables": "130MiB",
+        "load_clients": 512,
         "minutes": 180,
         "repetitions": 3,
         "warmup": 1,
@@ -57,6 +59,8 @@ MODES = {
         "volume": "64MiB",
         "keys_min": 500,
         "keys_max": 20_000,
+        "memtables": "0",
+        "load_clients": 128,
         "minutes": 14,
         "repetitions": 2,
         "warmup": 0.5,
@@ -114,14 +118,16 @@ class Suite(common.Stage):
         """Writes the keys that are read later; notes what that cost the disk."""
         before = cluster.written()
         extra = ["--unique", "--keys", keys, "--key-prefix", READ_KEYS]
-        result = self.load(cluster, "put", size, self.options.clients, seconds=LOAD_LIMIT, warmup=0, extra=extra)
+        clients = load_clients_of(self.options, size)
+        result = self.load(cluster, "put", size, clients, seconds=LOAD_LIMIT, warmup=0, extra=extra)
         if result["run_ops"] < keys:
             raise Failed(f"only {result['run_ops']} of {keys} values were loaded within {LOAD_LIMIT} s")
-        # What is flushed and compacted a little later belongs to these puts too.
-        time.sleep(self.options.settle)
+        # What is flushed and compacted a little later belongs to these puts too, and not to the reads behind them.
+        rest = cluster.rest(self.options.settle)
         logical = result["run_logical_bytes_put"]
         return {
             "keys": keys,
+            "rest": rest,
             "written": [(b - a) / logical for a, b in zip(before, cluster.written())],
             "stored": [held / logical for held in cluster.stored()],
             "ops": {"load": of_load(result)},
@@ -132,12 +138,13 @@ class Suite(common.Stage):
         records = suite.keys_of(self.options, turn)
         properties = {"recordcount": records, "fieldcount": 1, "fieldlength": turn.size, "writeallfields": "true"}
         ops = {"load": self.ycsb_phase(cluster, ["--load", "--workload", "a"], properties, 0, LOAD_LIMIT)}
+        rest = cluster.rest(self.options.settle)
         cluster.collect()
         timed = {"operationcount": 0, "maxexecutiontime": whole_seconds(seconds)}
         for name in PHASES["ycsb"]:
             phase = ["--run", "--workload", name]
             ops[name] = self.ycsb_phase(cluster, phase, properties | timed, self.options.warmup, seconds)
-        return {"keys": records, "ops": ops}
+        return {"keys": records, "rest": rest, "ops": ops}
 
     def ycsb_phase(self, cluster, phase, properties, warmup, seconds):
         self.check_disk()
@@ -341,7 +348,9 @@ def parse(arguments):
         add("--volume", default=default["volume"], help="bytes that are loaded before the measurements (%(default)s)")
         add("--keys-min", type=int, default=default["keys_min"], help="keys of them, at least (%(default)s)")
         add("--keys-max", type=int, default=default["keys_max"], help="and at most (%(default)s)")
+        add("--memtables", default=default["memtables"], help="bytes that are loaded in any case (%(default)s)")
         add("--clients", type=int, default=128, help="of puts, gets and YCSB (%(default)s)")
+        add("--load-clients", type=int, default=default["load_clients"], help="of loading values below 4 KiB, at most (%(default)s)")
         add("--scan-clients", type=int, default=32, help="of scans, at most: fewer where 128 MiB of rows would be in flight (%(default)s)")
         add("--scan-length", type=int, default=100, help="rows of a scan (%(default)s)")
         add("--repetitions", type=int, default=default["repetitions"], help="at most (%(default)s)")
@@ -358,7 +367,7 @@ def parse(arguments):
         read = parse_size if name == "sizes" else str
         text = getattr(options, name)
         setattr(options, name, [] if text == "none" else [read(word) for word in text.split(",")])
-    for name in ("volume", "ycsb_size", "memory_size", "memory_limit"):
+    for name in ("volume", "memtables", "ycsb_size", "memory_size", "memory_limit"):
         setattr(options, name, parse_size(getattr(options, name)))
     # A quarter more than there is memory for: the leader's share alone does not fit.
     options.memory_volume = options.memory_limit * 5 // 4

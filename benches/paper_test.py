@@ -12,6 +12,7 @@ import unittest
 from unittest import mock
 
 import claims
+import clusters
 import common
 import figures
 import memory_limit
@@ -59,6 +60,8 @@ class Turns(unittest.TestCase):
         chosen = options("paper")
         keys = suite.keys_of(chosen, Turn("sizes", "nezha", 64, 0))
         self.assertGreater(keys * (64 + 24), 128 << 20)
+        self.assertEqual(suite.keys_of(chosen, Turn("sizes", "nezha", 256, 0)), 500_000)
+        self.assertEqual(suite.keys_of(options("bench"), Turn("sizes", "nezha", 256, 0)), 20_000)
         memory = suite.keys_of(chosen, Turn("memory", "nezha", 16384, 0))
         self.assertGreater(memory * 16384, chosen.memory_limit)
 
@@ -67,6 +70,12 @@ class Turns(unittest.TestCase):
         clients = [suite.scan_clients_of(chosen, size << 10, 100) for size in (1, 16, 64, 256)]
         self.assertEqual(clients, [32, 32, 20, 5])
         self.assertEqual(suite.scan_clients_of(chosen, 64 << 20, 100), 1)
+
+    def test_small_values_are_loaded_by_more_clients(self):
+        chosen = options("paper")
+        clients = [suite.load_clients_of(chosen, size) for size in (64, 1 << 10, 2 << 10, 4 << 10, 256 << 10)]
+        self.assertEqual(clients, [512, 512, 256, 128, 128])
+        self.assertEqual(suite.load_clients_of(options("bench"), 64), 128)
 
     def test_a_group_is_what_the_clients_fill_up_to_the_writers_bound(self):
         self.assertEqual(suite.group_of(64, 1), 4096)
@@ -282,6 +291,31 @@ class Measured(unittest.TestCase):
             with self.assertRaisesRegex(Failed, "--memory-systems none"):
                 with memory_limit.MemoryLimit(1 << 30, root / "missing", own):
                     pass
+
+
+class Rest(unittest.TestCase):
+    """A cluster is measured once what it does behind its answers is done."""
+
+    def rest(self, used, most=60):
+        """How many looks it takes at nodes that by each of them have taken so many seconds of CPU."""
+        cluster = clusters.Cluster("kvd", None, "nowhere")
+        looks = iter(used)
+        with mock.patch.object(cluster, "cpu_seconds", lambda: next(looks)), mock.patch.object(clusters.time, "sleep"):
+            cluster.rest(2, most)
+        return len(used) - len(list(looks))
+
+    def test_it_lasts_until_the_nodes_are_idle(self):
+        self.assertEqual(self.rest([1.0, 1.5, 2.0, 2.01, 9, 9]), 4)
+
+    def test_it_ends_where_they_never_are(self):
+        self.assertEqual(self.rest([1.0, 2.0], most=0), 1)
+
+    def test_cpu_is_read_of_a_process(self):
+        before = clusters.cpu_seconds("self")
+        for _ in range(1_000_000):
+            pass
+        self.assertGreaterEqual(clusters.cpu_seconds("self"), before)
+        self.assertGreater(clusters.cpu_seconds("self"), 0)
 
 
 class Page(unittest.TestCase):

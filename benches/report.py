@@ -40,7 +40,8 @@ METHOD = [
     "Every system syncs on a quorum before it acknowledges, with real fdatasync. The baselines are the same server, "
     "network, Raft and log over another storage engine; etcd is etcd 3.5 with its defaults. Settings named paper are "
     "RocksDB's defaults without block cache and filters, as in the paper's prototype; tuned ones are what one would run.",
-    "Before the reads, nezha is told to collect once; RocksDB compacts by itself in the same rest. Clients are closed "
+    "After the load each system is left alone until its nodes are idle, a minute at most, so that flushes and compactions "
+    "of the load are over; then nezha is told to collect once. Clients are closed "
     "loops: latencies are those under full load. Scans are of 100 rows, with fewer clients where more than 128 MiB of rows "
     "would be in flight. Every value that is read is verified.",
     "Bytes written are write_bytes of /proc, which counts whole pages; CPU is user and system time of the servers. The "

@@ -75,13 +75,14 @@ def measured_part(turn):
 def keys_of(options, turn):
     """Number of keys loaded before a turn's measured phases."""
     volume = options.memory_volume if turn.part == "memory" else options.volume
-    # Keys and what an engine keeps with each count too, or small values would stay within the memtables.
-    keys = volume // (turn.size + ENTRY_BYTES)
-    return max(options.keys_min, min(keys, options.keys_max))
+    # Keys and what an engine keeps with each count too.
+    keys = min(volume // (turn.size + ENTRY_BYTES), options.keys_max)
+    # Small values are to leave the memtables too, whatever keys_max says.
+    return max(options.keys_min, keys, options.memtables // (turn.size + KEY_BYTES))
 
 
-# Bytes of a key and its bookkeeping in an engine, about.
-ENTRY_BYTES = 48
+# Bytes of a key and its bookkeeping in an engine, about; and of those that a memtable has for certain.
+ENTRY_BYTES, KEY_BYTES = 48, 24
 
 
 # Rows that all scanning clients together have asked for, at most: a scan is to be short beside a phase, and the load
@@ -94,13 +95,22 @@ def scan_clients_of(options, size, length):
     return max(1, min(options.scan_clients, SCANNED_BYTES // (size * length)))
 
 
+# Bytes of values that loading clients together have in flight, at most, when they are more than those that measure.
+LOADED_BYTES = 512 * KIB
+
+
+def load_clients_of(options, size):
+    """Clients that load: as many as measure, more where values are small, or loading them would be most of a run."""
+    return max(options.clients, min(options.load_clients, LOADED_BYTES // size))
+
+
 class Lengths:
     """How long turns take: what earlier ones took, else a guess from what they load."""
 
     # Assumed until a turn of the kind has run: seconds to start and stop, and rates of loading.
     START_SECONDS = 4
     LOAD_BYTES_PER_SECOND = 60 * MIB
-    LOAD_KEYS_PER_SECOND = 30_000
+    LOAD_KEYS_PER_SECOND = 20_000
 
     def __init__(self, options, done=()):
         self.options = options
@@ -173,7 +183,8 @@ class Results:
     """The file of JSON lines: what is there is not run again."""
 
     # What must be the same in all turns of one file.
-    FIXED = ("mode", "volume", "keys_min", "keys_max", "clients", "scan_clients", "scan_length", "warmup", "memory_limit")
+    FIXED = ("mode", "volume", "keys_min", "keys_max", "memtables", "clients", "load_clients")
+    FIXED += ("scan_clients", "scan_length", "warmup", "memory_limit")
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
