@@ -54,7 +54,8 @@ class Figures:
         # What the last run left out; a later turn means that it was given more time.
         self.dropped = 0
         self.cells = {}
-        failed = set()
+        # Turns that failed and were not run again since.
+        self.failures = set()
         for line in lines:
             if line.get("kind") == "dropped":
                 self.dropped = line["turns"]
@@ -63,16 +64,19 @@ class Figures:
                 turn = turn_of(line)
                 cell = self.cells.setdefault((turn.part, turn.system, turn.size), {})
                 if "failed" in line:
-                    failed.add(turn)
+                    self.failures.add(turn)
                 else:
                     cell[turn.repetition] = line
-                    failed.discard(turn)
-        self.failed = len(failed)
+                    self.failures.discard(turn)
 
     def systems(self, part="sizes"):
         """Systems with a result, in their order."""
         found = {system for (at, system, _), cell in self.cells.items() if at == part and cell and system != RAW}
         return sorted(found, key=rank)
+
+    def failing(self, part):
+        """Systems with a failure and no result."""
+        return sorted({turn.system for turn in self.failures if turn.part == part} - set(self.systems(part)), key=rank)
 
     def sizes(self, part="sizes"):
         return sorted({size for (at, _, size), cell in self.cells.items() if at == part and cell})

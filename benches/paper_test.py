@@ -203,17 +203,26 @@ class Arithmetic(unittest.TestCase):
         found = figures.Figures(lines)
         ratio = found.ratio("sizes", "nezha", "etcd", 1024, figures.of("put", "rate"))
         self.assertEqual((ratio.middle, ratio.low, ratio.high), (2, 2, 4))
-        self.assertEqual(found.failed, 1)
+        self.assertEqual(len(found.failures), 1)
         self.assertIsNone(found.ratio("sizes", "nezha", "pasv:paper", 1024, figures.of("put", "rate")))
 
     def test_what_is_missing_is_counted_once_and_not_when_it_was_made_up_for(self):
         turn, other = Turn("sizes", "nezha", 1024, 0), Turn("sizes", "etcd", 1024, 0)
         lines = [line(turn, failed="no leader"), line(turn, failed="no leader"), {"kind": "dropped", "turns": 7}]
         found = figures.Figures(lines)
-        self.assertEqual((found.failed, found.dropped), (1, 7))
+        self.assertEqual((len(found.failures), found.dropped), (1, 7))
         found = figures.Figures(lines + [put(turn, 1), line(other, failed="no leader"), {"kind": "dropped", "turns": 2}])
-        self.assertEqual((found.failed, found.dropped), (1, 2))
+        self.assertEqual((len(found.failures), found.dropped), (1, 2))
         self.assertEqual(figures.Figures(lines + [put(turn, 1)]).dropped, 0)
+
+    def test_a_system_that_only_failed_is_told(self):
+        lines = [put(Turn("memory", "nezha", 16384, 0), 10), line(Turn("memory", "etcd", 16384, 0), failed="n1 ended")]
+        found = figures.Figures(lines)
+        self.assertEqual(found.failing("memory"), ["etcd"])
+        rows = tables.memory(found).rows
+        self.assertEqual([row[0] for row in rows], ["nezha", "etcd"])
+        self.assertIn("failed", rows[1])
+        self.assertEqual(figures.Figures(lines + [put(Turn("memory", "etcd", 16384, 0), 5)]).failing("memory"), [])
 
     def test_a_mean_ratio_is_geometric_over_sizes(self):
         rates = {(1024, 0): (2, 1), (1024, 1): (4, 1), (4096, 0): (8, 1), (4096, 1): (16, 1), (65536, 0): (9, None)}

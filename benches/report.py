@@ -76,8 +76,8 @@ def summary(figures):
     texts = [f"{plan.get('repetitions', '?')} repetitions, phases of {plan.get('seconds', '?')} s."]
     if figures.dropped:
         texts.append(f"The time budget left {figures.dropped} turns out.")
-    if figures.failed:
-        texts.append(f"{figures.failed} turns failed and have no figures.")
+    if figures.failures:
+        texts.append(f"{len(figures.failures)} turns failed and have no figures.")
     return f"<p>{' '.join(texts)} Compare ratios, not absolute figures, with other machines.</p>"
 
 

@@ -145,5 +145,9 @@ def memory(figures):
         for system in figures.systems("memory"):
             rates_ = [figures.middle("memory", system, size, of(op, "rate")) for op in TITLES]
             rows.append([system, size_name(size)] + [number(rate, 1) for rate in rates_])
-    note = "The same on more data than memory: a control group bounds the processes and what is cached for them."
+    rows += [[system, "-"] + ["failed"] * len(TITLES) for system in figures.failing("memory")]
+    note = (
+        "The same on more data than memory: a control group bounds the processes and what is cached for them. Where it says "
+        "failed, a node was killed for taking more, or did not answer: the results file tells."
+    )
     return Table("With little memory, operations per second", note, ["system", "value", *TITLES.values()], rows) if rows else None
