@@ -107,7 +107,7 @@ class Figures:
         return Spread.of(self.ratios(part, above, below, size, read).values())
 
     def mean_ratio(self, above, below, sizes, read, part="sizes"):
-        """The geometric mean over sizes: of the medians, and the extremes of those of single repetitions.
+        """The geometric mean over sizes: of the medians, and the extremes of it and of those of single repetitions.
 
         Sizes without a ratio are left out; None when there is none. A repetition counts for the extremes when it has a
         ratio for every size that has one at all.
@@ -119,7 +119,7 @@ class Figures:
         middle = geometric_mean(median(ratios.values()) for ratios in by_size.values())
         whole = set.intersection(*(set(ratios) for ratios in by_size.values()))
         means = [geometric_mean(ratios[at] for ratios in by_size.values()) for at in sorted(whole)]
-        return Spread.of(means or [middle], middle)
+        return Spread.of([*means, middle], middle)
 
     def share_of_disk(self, system, size, op="put"):
         """Bytes of values that all replicas take per second, of what as many raw writers sync in groups."""
