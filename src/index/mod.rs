@@ -28,7 +28,7 @@ pub use apply::{Apply, Outcome};
 pub use engine::{Engine, MapEngine, RocksEngine};
 pub use map::MapIndex;
 pub use rocks::RocksIndex;
-pub use rocks_options::RocksOptions;
+pub use rocks_options::{RocksOptions, block_cache};
 
 /// Version of the byte layout in `index/format.rs`; another version is refused by name.
 pub const FORMAT_VERSION: u32 = format::VERSION;

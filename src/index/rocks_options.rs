@@ -1,6 +1,6 @@
 //! How RocksDB is tuned for the index: many small entries, no log of its own, bounded memory.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, InfoLogger, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, InfoLogger, LogLevel, LruCacheOptions, Options};
 
 /// Settings of the RocksDB index.
 ///
@@ -53,7 +53,7 @@ impl RocksOptions {
         if self.block_cache_bytes == 0 {
             table.disable_cache();
         } else {
-            table.set_block_cache(&Cache::new_lru_cache(self.block_cache_bytes));
+            table.set_block_cache(&block_cache(self.block_cache_bytes));
             // Index and filter blocks count against the cache, so that memory stays bounded; those of level 0 stay in.
             table.set_cache_index_and_filter_blocks(true);
             table.set_pin_l0_filter_and_index_blocks_in_cache(true);
@@ -103,5 +103,45 @@ impl RocksOptions {
             },
         ));
         options
+    }
+}
+
+/// A shard of a block cache has at least so many bytes, unless the cache has fewer.
+const SHARD_BYTES: usize = 16 << 20;
+
+/// A cache of `bytes` for blocks of RocksDB, in few shards.
+///
+/// A block that is longer than its shard is let go as soon as nobody reads it. RocksDB by itself makes 64 shards of 64 MiB:
+/// the filter of a table of a million keys did not fit, and every look at it read it anew.
+pub fn block_cache(bytes: usize) -> Cache {
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(bytes);
+    options.set_num_shard_bits(shard_bits(bytes));
+    Cache::new_lru_cache_opts(&options)
+}
+
+/// Shards as a power of two, 64 of them at most.
+fn shard_bits(bytes: usize) -> i32 {
+    let shards = (bytes / SHARD_BYTES).clamp(1, 64);
+    shards.ilog2() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once, a filter did not fit into its shard of the cache, and was read for every look at it.
+    #[test]
+    fn a_shard_holds_the_longest_filter() {
+        let options = RocksOptions::default();
+        // A key of one byte, and what comes with it, take this at least.
+        let keys = options.table_bytes / 24;
+        let filter = keys as f64 * options.bloom_bits_per_key / 8.0;
+        let shard = options.block_cache_bytes >> shard_bits(options.block_cache_bytes);
+        assert!(
+            shard as f64 > 4.0 * filter,
+            "{shard} bytes for a filter of {filter}"
+        );
+        assert_eq!((shard_bits(1 << 20), shard_bits(16 << 30)), (0, 6));
     }
 }

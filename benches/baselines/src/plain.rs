@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use bytes::Bytes;
+use nezha::index::block_cache;
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DB, DBCompressionType, Options,
+    BlockBasedOptions, BottommostLevelCompaction, CompactOptions, DB, DBCompressionType, Options,
     ReadOptions, WriteBatch, WriteOptions,
 };
 
@@ -28,7 +29,7 @@ impl Plain {
     /// Values are incompressible, so compression is off. The cache is as large as that of the node's index.
     pub fn open(dir: &Path, cache_bytes: usize, block_bytes: usize) -> anyhow::Result<Plain> {
         let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
+        table.set_block_cache(&block_cache(cache_bytes));
         table.set_block_size(block_bytes);
         table.set_bloom_filter(10.0, false);
         table.set_cache_index_and_filter_blocks(true);

@@ -7,9 +7,9 @@
 //! Tuned: what RocksDB's tuning guide advises for large values and many writes, on two cores. The cache has the bytes of
 //! the product's index; memtables have more, because they hold whole values.
 
-use nezha::index::RocksOptions;
+use nezha::index::{RocksOptions, block_cache};
 use nezha::store::StoreOptions;
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, DBCompressionType, DBRecoveryMode, LogLevel, Options};
 
 use super::Settings;
 use super::format::ROW_HEAD_BYTES;
@@ -83,7 +83,7 @@ fn shortest_blob(settings: Settings) -> u64 {
 
 fn tune(options: &mut Options, table: &mut BlockBasedOptions, blobs: bool) {
     let index = RocksOptions::default();
-    let cache = Cache::new_lru_cache(index.block_cache_bytes);
+    let cache = block_cache(index.block_cache_bytes);
     table.set_block_cache(&cache);
     if blobs {
         // A value takes its place there like a block with a value in it does in the other systems.
