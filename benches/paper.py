@@ -350,7 +350,7 @@ def parse(arguments):
         add("--keys-max", type=int, default=default["keys_max"], help="and at most (%(default)s)")
         add("--memtables", default=default["memtables"], help="bytes that are loaded in any case (%(default)s)")
         add("--clients", type=int, default=128, help="of puts, gets and YCSB (%(default)s)")
-        add("--load-clients", type=int, default=default["load_clients"], help="of loading values below 4 KiB, at most (%(default)s)")
+        add("--load-clients", type=int, default=default["load_clients"], help="of the load of values below 4 KiB (%(default)s)")
         add("--scan-clients", type=int, default=32, help="of scans, at most: fewer where 128 MiB of rows would be in flight (%(default)s)")
         add("--scan-length", type=int, default=100, help="rows of a scan (%(default)s)")
         add("--repetitions", type=int, default=default["repetitions"], help="at most (%(default)s)")

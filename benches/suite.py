@@ -183,8 +183,10 @@ class Results:
     """The file of JSON lines: what is there is not run again."""
 
     # What must be the same in all turns of one file.
-    FIXED = ("mode", "volume", "keys_min", "keys_max", "memtables", "clients", "load_clients")
-    FIXED += ("scan_clients", "scan_length", "warmup", "memory_limit")
+    FIXED = (
+        "mode", "volume", "keys_min", "keys_max", "memtables", "clients", "load_clients", "scan_clients", "scan_length",
+        "warmup", "memory_limit",
+    )
 
     def __init__(self, path):
         self.path = pathlib.Path(path)

@@ -17,8 +17,8 @@ def tables(figures):
         by_system(
             figures,
             "Bytes written per logical byte",
-            "By the node that wrote most, over the load before the measurements: each key once, whole pages counted. More "
-            "clients than measure load values below 4 KiB (load_clients); with larger groups, less is written.",
+            "By the node that wrote most, over the load before the measurements: each key once, whole pages counted. "
+            "Values below 4 KiB are loaded by as many clients as load_clients says: with larger groups, less is written.",
             lambda system, size: number(figures.middle("sizes", system, size, highest("written"))),
         ),
         by_system(

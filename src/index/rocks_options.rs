@@ -17,7 +17,8 @@ pub struct RocksOptions {
     /// Memtables in memory, the active one included; when all are full, writes wait for a flush. Count; default 24;
     /// 2 to 64.
     pub write_buffers: i32,
-    /// Cache of data, index and filter blocks. Bytes; default 64 MiB; 1 MiB and up, or 0 for none.
+    /// Cache of data, index and filter blocks. Bytes; default 64 MiB; 1 MiB and up, or 0 for none. One that is smaller than
+    /// the filter of a full table, 4 MiB at most with the defaults, reads it for each key.
     pub block_cache_bytes: usize,
     /// Size of a data block: about 100 entries, so that a point read checks one small block. Bytes; default 8 KiB;
     /// 1 KiB to 1 MiB.
