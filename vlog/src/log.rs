@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use crate::entry::Entry;
 use crate::error::{Error, Fault};
@@ -131,8 +132,10 @@ impl Log {
     fn submit(&self, submission: impl FnOnce(&mut View) -> Result<Seq, Error>) -> Result<Seq, Error> {
         let (seq, wake) = {
             let mut view = self.shared.view();
+            let slept = !view.queue.is_forced();
             let seq = submission(&mut view)?;
-            (seq, view.queue.is_forced())
+            let ripe = slept || view.is_ripe(self.shared.options.group_bytes);
+            (seq, view.queue.is_forced() && ripe)
         };
         if wake {
             self.shared.work.notify_one();
@@ -292,11 +295,23 @@ impl Shared {
         self.durable_seq.fetch_max(seq, Ordering::Release);
     }
 
-    /// Waits until somebody waits for the writer; true once the log is closed.
+    /// Waits until somebody waits for the writer, and then, `group_wait` at most, for a group worth its sync; true once the
+    /// log is closed.
     pub(crate) fn wait_for_work(&self) -> bool {
+        const HELD: &str = "no holder of the log's view panics";
         let mut view = self.view();
-        while !view.queue.is_forced() && !view.closed && view.poison.is_none() {
-            view = self.work.wait(view).expect("no holder of the log's view panics");
+        let mut begun = None;
+        while !view.closed && view.poison.is_none() {
+            if !view.queue.is_forced() {
+                view = self.work.wait(view).expect(HELD);
+                continue;
+            }
+            let waited = begun.get_or_insert_with(Instant::now).elapsed();
+            let left = self.options.group_wait.saturating_sub(waited);
+            if left.is_zero() || view.is_ripe(self.options.group_bytes) {
+                break;
+            }
+            view = self.work.wait_timeout(view, left).expect(HELD).0;
         }
         view.closed
     }

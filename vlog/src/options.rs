@@ -1,5 +1,7 @@
 //! Settings of a log.
 
+use std::time::Duration;
+
 use crate::error::Error;
 
 /// Settings of a log; every limit of its memory is here (I12).
@@ -12,6 +14,9 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Bound of one group; an append larger than that makes a group of its own. Bytes, default 8 MiB, 1 to 256 MiB.
     pub group_bytes: u64,
+    /// How long a group waits for more entries at most, while it has less than half of those in flight (submitted, and not
+    /// known to be committed) and these are many. Time, default 1 ms; 0 does not wait.
+    pub group_wait: Duration,
     /// Groups of at least this many bytes are written past the system's page cache: the copy into it costs more than all
     /// else about a large value. Shorter ones would wait for the disk once more. Bytes, default 256 KiB, 1 and up.
     pub uncached_group_bytes: u64,
@@ -27,6 +32,7 @@ impl Default for Options {
             segment_bytes: 128 << 20,
             cache_bytes: 32 << 20,
             group_bytes: 8 << 20,
+            group_wait: Duration::from_millis(1),
             uncached_group_bytes: 256 << 10,
             table_bytes: 32 << 20,
             open_files: 512,
@@ -50,6 +56,12 @@ impl Options {
     /// Sets `group_bytes`.
     pub fn with_group_bytes(mut self, bytes: u64) -> Options {
         self.group_bytes = bytes;
+        self
+    }
+
+    /// Sets `group_wait`.
+    pub fn with_group_wait(mut self, wait: Duration) -> Options {
+        self.group_wait = wait;
         self
     }
 

@@ -1,12 +1,19 @@
 //! What waits for the writer, in submission order.
 
 use std::collections::VecDeque;
+use std::ops::{AddAssign, SubAssign};
 
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::format::{FRAME_HEADER_LEN, FrameHead, FrameKind};
 use crate::ids::{LogId, Seq, Vote};
 use crate::planted::{Bug, planted};
+
+/// The entries in flight are cut into this many groups, about: one is written while the one before it is replicated.
+const GROUPS_IN_FLIGHT: u64 = 2;
+
+/// Where fewer entries are in flight, what each waits counts, and not what a group costs.
+const MANY_IN_FLIGHT: u64 = 16;
 
 /// Called exactly once: after the sync that covers the submission, or with an error when the log is poisoned or closed.
 ///
@@ -41,17 +48,60 @@ pub(crate) enum What {
     Barrier,
 }
 
-impl What {
-    /// Whether somebody waits for it to be durable.
-    fn forces(&self) -> bool {
-        !matches!(self, What::Committed(_))
-    }
+/// What submissions add up to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    /// Submissions that somebody waits for.
+    forcing: u64,
+    /// Those of them that are no entries.
+    urgent: u64,
+    entries: u64,
+    bytes: u64,
+}
 
-    fn bytes(&self) -> u64 {
+impl AddAssign for Load {
+    fn add_assign(&mut self, more: Load) {
+        self.forcing += more.forcing;
+        self.urgent += more.urgent;
+        self.entries += more.entries;
+        self.bytes += more.bytes;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, less: Load) {
+        self.forcing -= less.forcing;
+        self.urgent -= less.urgent;
+        self.entries -= less.entries;
+        self.bytes -= less.bytes;
+    }
+}
+
+impl What {
+    fn load(&self) -> Load {
         match self {
-            What::Entries(entries) => entries.iter().map(Entry::encoded_len).sum(),
-            What::Barrier => 0,
-            _ => FRAME_HEADER_LEN,
+            What::Entries(entries) => Load {
+                forcing: 1,
+                urgent: 0,
+                entries: entries.len() as u64,
+                bytes: entries.iter().map(Entry::encoded_len).sum(),
+            },
+            // Nobody waits for a hint.
+            What::Committed(_) => Load {
+                bytes: FRAME_HEADER_LEN,
+                ..Load::default()
+            },
+            What::Barrier => Load {
+                forcing: 1,
+                urgent: 1,
+                ..Load::default()
+            },
+            What::Vote(_) | What::TruncateAfter(_) | What::Purged(_) => Load {
+                forcing: 1,
+                urgent: 1,
+                entries: 0,
+                bytes: FRAME_HEADER_LEN,
+            },
         }
     }
 
@@ -81,7 +131,7 @@ impl What {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     works: VecDeque<Work>,
-    forcing: usize,
+    load: Load,
 }
 
 impl Queue {
@@ -96,8 +146,9 @@ impl Queue {
         ) = (&work.what, self.works.back())
         {
             self.works.pop_back();
+            self.load -= work.what.load();
         }
-        self.forcing += usize::from(work.what.forces());
+        self.load += work.what.load();
         self.works.push_back(work);
     }
 
@@ -105,16 +156,17 @@ impl Queue {
     /// Nothing if nobody waits, unless `even_hints`.
     pub(crate) fn take_group(&mut self, bytes_max: u64, even_hints: bool) -> Vec<Work> {
         let mut group = Vec::new();
-        if self.forcing == 0 && !even_hints {
+        if !self.is_forced() && !even_hints {
             return group;
         }
         let mut bytes = 0;
         while let Some(next) = self.works.front() {
-            bytes += next.what.bytes();
+            let load = next.what.load();
+            bytes += load.bytes;
             if bytes > bytes_max && !group.is_empty() {
                 break;
             }
-            self.forcing -= usize::from(next.what.forces());
+            self.load -= load;
             group.extend(self.works.pop_front());
         }
         if planted(Bug::VoteUnordered) {
@@ -132,21 +184,36 @@ impl Queue {
             *group = votes;
         } else {
             *group = others;
-            self.forcing += votes.len();
-            votes
-                .into_iter()
-                .rev()
-                .for_each(|vote| self.works.push_front(vote));
+            for vote in votes.into_iter().rev() {
+                self.load += vote.what.load();
+                self.works.push_front(vote);
+            }
         }
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<Work> {
-        self.forcing = 0;
+        self.load = Load::default();
         self.works.drain(..).collect()
     }
 
     /// Whether somebody waits.
     pub(crate) fn is_forced(&self) -> bool {
-        self.forcing > 0
+        self.load.forcing > 0
+    }
+
+    /// Whether the next group is worth its sync, with `in_flight` entries that are submitted and not known to be
+    /// committed, these here among them; groups have `bytes_max` at most.
+    ///
+    /// Not unless it has its share of them: what a group costs besides its bytes, here and on the other nodes, is the same
+    /// for one entry as for a hundred. What is no entry waits for nothing.
+    pub(crate) fn is_ripe(&self, in_flight: u64, bytes_max: u64) -> bool {
+        let Load {
+            urgent,
+            entries,
+            bytes,
+            ..
+        } = self.load;
+        let share = in_flight.div_ceil(GROUPS_IN_FLIGHT);
+        urgent > 0 || in_flight < MANY_IN_FLIGHT || entries >= share || bytes >= bytes_max
     }
 }

@@ -271,6 +271,20 @@ impl View {
         [last, purged].into_iter().flatten().max_by_key(|id| id.index)
     }
 
+    /// Whether the next group, of `bytes_max` at most, need not wait for more entries.
+    pub(crate) fn is_ripe(&self, bytes_max: u64) -> bool {
+        let State {
+            last,
+            committed,
+            purged,
+            ..
+        } = &self.state;
+        let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
+        let settled = index(committed).max(index(purged));
+        let in_flight = index(last).saturating_sub(settled);
+        self.queue.is_ripe(in_flight, bytes_max)
+    }
+
     /// Notes that an entry is durable at `place`.
     pub(crate) fn entry_durable(&mut self, log_id: LogId, seq: Seq, place: Place) {
         let index = log_id.index;
