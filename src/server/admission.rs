@@ -21,6 +21,9 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 
+/// Messages that wait for room in a budget, their bytes unread in the windows of their calls; further ones are refused at
+/// once. With the window of a call this bounds what is held unread: 256 MiB, and as much again for as many pipelines.
+pub(super) const UNREAD_MAX: usize = 1024;
 /// Counted beside a message: headers, tasks, the index entry.
 const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 10;
 /// A message that was admitted must arrive, and its stream end, within this time and that for its length at the slowest
@@ -44,6 +47,8 @@ pub struct Budget {
     total: u32,
     wait: Duration,
     free: Arc<Semaphore>,
+    /// Places for messages that wait unread.
+    unread: Arc<Semaphore>,
 }
 
 /// Part of a [`Budget`]; gives its bytes back when dropped.
@@ -61,6 +66,7 @@ impl Budget {
             total,
             wait,
             free: Arc::new(Semaphore::new(total as usize)),
+            unread: Arc::new(Semaphore::new(UNREAD_MAX)),
         }
     }
 
@@ -82,6 +88,15 @@ impl Budget {
             );
             errors::overloaded(&self.node, &what, RETRY_AFTER)
         })
+    }
+
+    /// As [`Budget::take`], for a message that is not read meanwhile: refused at once when [`UNREAD_MAX`] wait like that.
+    async fn take_unread(&self, bytes: u64, until: Instant) -> Result<Permit, Status> {
+        let Ok(_place) = self.unread.try_acquire() else {
+            let what = format!("{UNREAD_MAX} messages wait for room among the {}", self.name);
+            return Err(errors::overloaded(&self.node, &what, RETRY_AFTER));
+        };
+        self.take(bytes, until).await
     }
 
     /// Takes `bytes`, at most the whole budget; waits in order of arrival, until `until`.
@@ -290,7 +305,7 @@ impl AdmittedBody {
                 let messages = self.limit.messages;
                 self.state = State::Waiting(Box::pin(async move {
                     match messages {
-                        Messages::One => budget.take(bytes, until).await.map(Some),
+                        Messages::One => budget.take_unread(bytes, until).await.map(Some),
                         Messages::Many => Ok(budget.take_in_turn(bytes).await),
                     }
                 }));

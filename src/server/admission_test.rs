@@ -246,6 +246,36 @@ async fn a_full_budget_lets_nothing_in_and_refuses_after_its_wait() {
     assert_eq!(budget.taken(), 0);
 }
 
+/// What waits unread is bounded by their number: one more is refused at once.
+#[tokio::test]
+async fn so_many_messages_wait_unread_and_no_more() {
+    let budget = budget(2000);
+    let held = budget.try_take(2000).unwrap();
+    let begin = || {
+        AdmittedBody::new(
+            body(&message(900), 100),
+            limit(&budget, 1000),
+            PermitSlot::default(),
+            later(),
+        )
+    };
+    let mut waiting: Vec<AdmittedBody> = (0..UNREAD_MAX).map(|_| begin()).collect();
+    for body in &mut waiting {
+        assert!(futures::poll!(Box::pin(next(body))).is_pending());
+    }
+    let refused = futures::poll!(Box::pin(next(&mut begin())));
+    let Poll::Ready(Some(Err(status))) = refused else {
+        panic!("{refused:?}")
+    };
+    let error = ApiError::from_status(&status);
+    assert_eq!(
+        (error.reason, error.proposed),
+        (Some(Reason::Overloaded), Some(false))
+    );
+    drop((held, waiting));
+    assert!(next(&mut begin()).await.unwrap().is_ok());
+}
+
 /// A scan waits for room as long as it lives, whatever others wait.
 #[tokio::test]
 async fn a_wait_may_be_longer_than_the_budgets_own() {

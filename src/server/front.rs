@@ -29,8 +29,8 @@ use crate::config::KEY_BYTES_MAX;
 /// A message may be this much longer than its value: key, precondition, field headers. Values a little above their
 /// limit get through to the check that states exact numbers.
 pub const ENVELOPE_BYTES: u64 = 512 << 10;
-/// Calls at once, on all connections. With the window of one call this bounds what is held unread: 256 MiB, and only if
-/// that many senders wait for admission at once. (I12)
+/// Calls at once, on all connections. Those that wait for admission, with their bytes unread in their windows, are fewer:
+/// see [`super::admission::UNREAD_MAX`].
 const CALLS_MAX: usize = 4096;
 /// What a client is asked to wait when there are more.
 const RETRY_AFTER: Duration = Duration::from_millis(250);

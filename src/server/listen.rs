@@ -54,12 +54,13 @@ pub struct PortLimits {
 }
 
 /// The client port. A call that waits for admission leaves its message unread; all calls of a connection may do so
-/// without holding up one that was admitted, because the connection's window is the sum of theirs.
+/// without holding up one that was admitted, because the connection's window is the sum of theirs. A call's window is
+/// what a pipeline has on its way: one that holds few values makes its client wait for the server at each of them.
 pub const CLIENT_PORT: PortLimits = PortLimits {
     connections_max: 4096,
     streams_max: 512,
-    stream_window_bytes: 64 << 10,
-    connection_window_bytes: 512 * (64 << 10),
+    stream_window_bytes: 256 << 10,
+    connection_window_bytes: 512 * (256 << 10),
     frame_bytes_max: 64 << 10,
 };
 
