@@ -58,7 +58,7 @@ MODES = {
         "sizes": "256,1KiB,4KiB,16KiB,64KiB,256KiB",
         "volume": "64MiB",
         "keys_min": 500,
-        "keys_max": 20_000,
+        "keys_max": 100_000,
         "memtables": "0",
         "load_clients": 128,
         "minutes": 14,

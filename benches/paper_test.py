@@ -61,7 +61,7 @@ class Turns(unittest.TestCase):
         keys = suite.keys_of(chosen, Turn("sizes", "nezha", 64, 0))
         self.assertGreater(keys * (64 + 24), 128 << 20)
         self.assertEqual(suite.keys_of(chosen, Turn("sizes", "nezha", 256, 0)), 500_000)
-        self.assertEqual(suite.keys_of(options("bench"), Turn("sizes", "nezha", 256, 0)), 20_000)
+        self.assertEqual(suite.keys_of(options("bench"), Turn("sizes", "nezha", 256, 0)), 100_000)
         memory = suite.keys_of(chosen, Turn("memory", "nezha", 16384, 0))
         self.assertGreater(memory * 16384, chosen.memory_limit)
 
