@@ -132,6 +132,7 @@ impl Log {
     fn submit(&self, submission: impl FnOnce(&mut View) -> Result<Seq, Error>) -> Result<Seq, Error> {
         let (seq, wake) = {
             let mut view = self.shared.view();
+            // The writer may sleep without a limit: it has to begin its wait for a group.
             let slept = !view.queue.is_forced();
             let seq = submission(&mut view)?;
             let ripe = slept || view.is_ripe(self.shared.options.group_bytes);

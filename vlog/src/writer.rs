@@ -76,7 +76,8 @@ impl Writer {
         Ok(Some(seq))
     }
 
-    /// Writes groups until the log is closed and the queue is empty, or something fails.
+    /// Writes groups until the log is closed and the queue is empty, or something fails. Unlike `step`, waits for a group to
+    /// fill, see [`crate::Options::group_wait`].
     ///
     /// Errors: as `step`. Blocking: until the log is closed. `on_durable` is called after the callbacks of each group, with
     /// the time from its first byte's write to its last callback.
