@@ -158,8 +158,9 @@ fn a_damaged_replica_copies_no_damage_and_can_be_replaced() {
             let node = &cluster.nodes[new];
             (node.name.clone(), node.peer.clone(), node.client.clone())
         };
-        cluster.transfer_leader(healthy, at).await;
+        // Added by the one that leads: just after a transfer a member may not know yet who leads, and refuses.
         asked.add_member(&name, &peer, &client).await.unwrap();
+        cluster.transfer_leader(healthy, at).await;
         cluster.nodes[new].start();
         let log = cluster.nodes[at].log.clone();
         eventually("the lead to be handed on", SERVING_PATIENCE, || async {
