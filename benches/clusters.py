@@ -189,7 +189,11 @@ class Cluster:
     def written(self):
         """Bytes that each node has sent to the disk so far. Failed when one has ended."""
         self.check_running()
-        return [proc_value(pid, "io", "write_bytes:") for pid in self.pids()]
+        return [self.written_by(node) for node in range(NODES)]
+
+    def written_by(self, node):
+        """The same of one node, also while others are down on purpose."""
+        return proc_value(self.processes[node].pid, "io", "write_bytes:")
 
     def stored(self):
         """Bytes that each node's directory takes up."""

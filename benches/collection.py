@@ -240,17 +240,12 @@ def send_snapshot(run, members, size, collected):
     members.signal(away, signal.SIGKILL)
     more = ["put", "--json", "--size", size, "--clients", 32, "--seconds", 2, "--unique", "--key-prefix", "more/"]
     run.bench.json(more, [members.endpoint(node) for node in range(NODES) if node != away], 120)
-
-    # One of the others was killed on purpose: only the leader is asked.
-    def written():
-        return clusters.proc_value(members.pids()[leader], "io", "write_bytes:")
-
-    before = written()
+    before = members.written_by(leader)
     idle = clusters.proc_value(members.pids()[leader], "status", "VmRSS:") / KIB
     began = time.monotonic()
     members.kvctl("--timeout", "120s", "purge", nodes=[leader])
     built = time.monotonic() - began
-    meanwhile = (written() - before) / MIB
+    meanwhile = (members.written_by(leader) - before) / MIB
     # The peak counts from here.
     open(f"/proc/{members.pids()[leader]}/clear_refs", "w").write("5")
     began = time.monotonic()

@@ -83,6 +83,9 @@ class CompareTest(unittest.TestCase):
                 cluster.processes[1].wait(10)
                 with self.assertRaisesRegex(clusters.Failed, r"nezha: n2 ended\n(.|\n)*exit code 3\): no room"):
                     cluster.check_running()
+                with self.assertRaises(clusters.Failed):
+                    cluster.written()
+                self.assertGreaterEqual(cluster.written_by(0), 0)
             finally:
                 cluster.stop()
 
